@@ -1,0 +1,4 @@
+/** Host tensors, their element types and repeatable random numbers. */
+export * from './dtype.ts';
+export * from './tensor.ts';
+export * from './random.ts';
