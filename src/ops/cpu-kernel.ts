@@ -1,0 +1,92 @@
+/**
+ * What an op's `cpu.ts` says: the calls into the WASM module that compute one node.
+ *
+ * Every call runs on all threads at once with `(arguments, thread, threads)` and ends in a barrier, so a later call
+ * sees what earlier ones wrote. Arguments are 32-bit words in the order of the kernel's argument class.
+ */
+
+import type { Attributes, Segment } from '../graph/graph.ts';
+import type { Shape } from '../tensor/tensor.ts';
+
+export type WeightDType = 'f32' | 'bf16' | 'f16' | 'i8';
+
+/** A float32 or int32 operand in memory: `pointer` in bytes, `stride` in elements from row to row. */
+export interface CpuBuffer {
+  readonly pointer: number;
+  readonly stride: number;
+  readonly rows: number;
+  readonly width: number;
+  readonly shape: Shape;
+}
+
+/**
+ * A weight in memory. `vector`: float32, contiguous, 16 floats of slack. `taps`: float32 [K][stride], channels
+ * contiguous. `matrix` f32: [rows][stride], columns zero-padded to 16; bf16 and f16: panels of 8 rows as
+ * [panel][stride][8]; i8: panels of 8 rows as [panel][stride / 16][8][16] with float32 scales [panel][groups][8].
+ * A row group starts a new panel, so `storageRow` maps a row to its place.
+ */
+export interface CpuWeight {
+  readonly dtype: WeightDType;
+  readonly layout: 'matrix' | 'vector' | 'taps';
+  readonly shape: Shape;
+  readonly pointer: number;
+  readonly stride: number;
+  readonly scales: number;
+  /** Columns that share one scale (i8). */
+  readonly groupSize: number;
+  /** First row of each row group and where it lies in storage. */
+  readonly groups: readonly { readonly row: number; readonly storageRow: number }[];
+}
+
+/** Where a row that starts a segment lies in storage. */
+export function storageRow(weight: CpuWeight, row: number): number {
+  const group = weight.groups.findLast((g) => g.row <= row)!;
+  return group.storageRow + row - group.row;
+}
+
+/** A piece of the state: slot s of the batch row is at `load<u32>(slotTable + 4 * slot) + offset` (bytes). */
+export interface CpuState {
+  readonly slotTable: number;
+  readonly offset: number;
+  readonly shape: Shape;
+}
+
+export interface CpuNode {
+  readonly attributes: Attributes;
+  /** An activation or program input that must be there. */
+  buffer(name: string): CpuBuffer;
+  weight(name: string): CpuWeight;
+  state(name: string): CpuState;
+  has(name: string): boolean;
+  segments(name: string): readonly Segment[];
+  number(name: string): number;
+  flag(name: string): boolean;
+  text(name: string): string;
+  readonly threads: number;
+  /** A system BLAS answers `blas_sgemm`. */
+  readonly blas: boolean;
+  /** The scratch memory asked for, 256-byte aligned; 0 when none was. */
+  readonly scratch: number;
+}
+
+/** One 32-bit argument: an integer or pointer, or a float wrapped by `f32`. */
+export type CpuArgument = number | { readonly f32: number };
+export function f32(value: number): CpuArgument {
+  return { f32: value };
+}
+
+export interface CpuCall {
+  readonly kernel: string;
+  readonly args: readonly CpuArgument[];
+}
+
+/** A call of the exported kernel; keys only document the order of the argument class. */
+export function call(kernel: string, args: Readonly<Record<string, CpuArgument>>): CpuCall {
+  return { kernel, args: Object.values(args) };
+}
+
+export interface CpuKernel {
+  /** Bytes of scratch memory that the node needs while it runs. */
+  scratchBytes?(node: Omit<CpuNode, 'scratch'>): number;
+  calls(node: CpuNode): readonly CpuCall[];
+}

@@ -1,0 +1,134 @@
+/**
+ * The op contract: `defineOp` turns one declaration (names, axes, attributes, cost) into the function that model code
+ * calls while it traces.
+ *
+ * Axes are letters. `*` stands for all leading axes (rows); a trailing `?` on an operand's axes makes it optional;
+ * `matrix`, `vector`, `taps` and `state` name operands whose shape the op checks itself. A letter must have one size
+ * in all operands that name it.
+ */
+
+import { MatMambaError } from '../errors.ts';
+import { type Attributes, type Graph, type GraphNode, type OpDefinition, type Sym, rowsOf } from '../graph/graph.ts';
+import { type Shape, formatShape } from '../tensor/tensor.ts';
+
+/** Sizes of the axes of one call: letters by name, `rows` for the product of the leading axes, `leading` themselves. */
+export interface Axes {
+  readonly [letter: string]: number;
+}
+export interface CallShapes {
+  readonly axes: Axes;
+  readonly leading: Shape;
+}
+
+export interface OutputSpec {
+  readonly shape: Shape;
+  readonly dtype?: 'f32' | 'i32';
+}
+
+interface OpDeclaration<I extends string, O extends string, A extends Attributes> {
+  readonly name: string;
+  readonly inputs: Readonly<Record<I, string>>;
+  readonly outputs: Readonly<Record<O, string | ((call: CallShapes, attributes: A) => OutputSpec)>>;
+  /** Defaults; a call may leave these out. */
+  readonly attributes: A;
+  readonly flops: (axes: Axes, attributes: A) => number;
+  readonly inPlace?: Readonly<Partial<Record<O, I>>>;
+  /** Extra checks of a call. @throws SHAPE */
+  readonly check?: (inputs: Readonly<Record<string, Sym | undefined>>, attributes: A, call: CallShapes) => void;
+}
+
+type Inputs<I extends string> = Readonly<Partial<Record<I, Sym | undefined>>>;
+type Outputs<O extends string> = Readonly<Record<O, Sym>>;
+
+export interface Op<I extends string = string, O extends string = string, A extends Attributes = Attributes> extends OpDefinition {
+  (inputs: Inputs<I>, attributes?: Partial<A>): Outputs<O>;
+  readonly inputAxes: Readonly<Record<I, string>>;
+  readonly outputNames: readonly O[];
+  readonly defaults: A;
+}
+
+const UNSHAPED = new Set(['matrix', 'vector', 'taps', 'state']);
+
+/** Matches the operands' shapes with the declared axes. @throws SHAPE naming operand, expected and got */
+function matchAxes(name: string, declared: Readonly<Record<string, string>>, inputs: Readonly<Record<string, Sym | undefined>>): CallShapes {
+  const axes: Record<string, number> = {};
+  let leading: Shape | undefined;
+  for (const [operand, declaration] of Object.entries(declared)) {
+    const optional = declaration.endsWith('?');
+    const letters = (optional ? declaration.slice(0, -1) : declaration).split(' ');
+    const sym = inputs[operand];
+    if (!sym) {
+      if (optional) continue;
+      throw new MatMambaError('INTERNAL', `${name} was called without '${operand}'`);
+    }
+    if (UNSHAPED.has(letters[0]!)) continue;
+    const { shape } = sym;
+    const fail = (): never => {
+      const expected = letters.map((letter) => (letter === '*' ? '...' : (axes[letter] ?? letter))).join(', ');
+      throw new MatMambaError('SHAPE', `${name}: '${operand}' expected (${expected}), got ${formatShape(shape)}`);
+    };
+    const named = letters[0] === '*' ? letters.slice(1) : letters;
+    if (letters[0] === '*') {
+      const mine = shape.slice(0, shape.length - named.length);
+      if (leading && mine.reduce((a, b) => a * b, 1) !== leading.reduce((a, b) => a * b, 1)) fail();
+      leading ??= mine;
+    } else if (shape.length !== named.length) fail();
+    const tail = shape.slice(shape.length - named.length);
+    for (const [i, letter] of named.entries()) {
+      if (axes[letter] !== undefined && axes[letter] !== tail[i]) fail();
+      axes[letter] = tail[i]!;
+    }
+  }
+  leading ??= [];
+  return { axes: { ...axes, rows: leading.reduce((a, b) => a * b, 1) }, leading };
+}
+
+/** Declares an op; the result is called by model code with symbols and returns symbols. */
+export function defineOp<I extends string, O extends string, A extends Attributes>(declaration: OpDeclaration<I, O, A>): Op<I, O, A> {
+  const { name, inputs: declared, outputs, attributes: defaults } = declaration;
+  const call = (given: Inputs<I>, partial: Partial<A> = {}): Outputs<O> => {
+    const inputs = Object.fromEntries(Object.entries(given).filter(([, sym]) => sym)) as Record<string, Sym>;
+    const attributes: A = { ...defaults, ...partial };
+    const shapes = matchAxes(name, declared, inputs);
+    declaration.check?.(inputs, attributes, shapes);
+    const graph: Graph = Object.values(inputs)[0]!.graph;
+    const results = {} as Record<O, Sym>;
+    for (const [output, spec] of Object.entries(outputs) as [O, string | ((call: CallShapes, attributes: A) => OutputSpec)][]) {
+      const made = typeof spec === 'function' ? spec(shapes, attributes) : { shape: shapeOf(spec, shapes) };
+      results[output] = graph.value(`${name}.${output}`, made.shape, made.dtype ?? 'f32');
+    }
+    graph.addNode({ op, inputs, outputs: results, attributes });
+    return results;
+  };
+  const op: Op<I, O, A> = Object.assign(call, {
+    inputAxes: declared,
+    outputNames: Object.keys(outputs) as O[],
+    defaults,
+    inPlace: (declaration.inPlace ?? {}) as Readonly<Record<string, string>>,
+    flops: (node: GraphNode) => declaration.flops(matchAxes(name, declared, node.inputs).axes, node.attributes as A),
+  });
+  Object.defineProperty(op, 'name', { value: name });
+  return op;
+}
+
+function shapeOf(declaration: string, { axes, leading }: CallShapes): Shape {
+  return declaration.split(' ').flatMap((letter) => (letter === '*' ? leading : [axes[letter]!]));
+}
+
+/** The batch and the length of rows (B, T, ...); a single sequence (T, ...) is a batch of one. */
+export function batchAndLength(shape: Shape): { batch: number; length: number } {
+  const rows = rowsOf(shape);
+  const length = shape.at(-2) ?? 1;
+  return { batch: rows / length, length };
+}
+
+/** A kernel that a backend does not have, with the reason that `capabilities()` shows. */
+export interface Unsupported {
+  readonly unsupported: string;
+}
+export function unsupported(reason: string): Unsupported {
+  return { unsupported: reason };
+}
+
+/** A backend's kernels: one entry for every op, or the reason why not. A missing entry is a type error. */
+export type KernelTable<Name extends string, Kernel> = Readonly<Record<Name, Kernel | Unsupported>>;
