@@ -32,7 +32,7 @@ interface OpDeclaration<I extends string, O extends string, A extends Attributes
   /** Defaults; a call may leave these out. */
   readonly attributes: A;
   readonly flops: (axes: Axes, attributes: A) => number;
-  readonly inPlace?: Readonly<Partial<Record<O, I>>>;
+  readonly inPlace?: Readonly<Partial<Record<NoInfer<O>, NoInfer<I>>>>;
   /** Extra checks of a call. @throws SHAPE */
   readonly check?: (inputs: Readonly<Record<string, Sym | undefined>>, attributes: A, call: CallShapes) => void;
 }

@@ -1,0 +1,119 @@
+/**
+ * The seam between graphs and devices. A backend stores weights, keeps state slots, and turns a graph into a program
+ * that is replayed with new inputs. Everything above this line is device-free.
+ */
+
+import type { Graph, ParameterSpec } from '../graph/graph.ts';
+import type { DType, TypedArray } from '../tensor/dtype.ts';
+
+export const DEVICE_NAMES = ['cpu'] as const;
+export type DeviceName = (typeof DEVICE_NAMES)[number];
+
+/** How matrices are stored on the device; everything else stays float32. */
+export const WEIGHT_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
+export type WeightStorage = (typeof WEIGHT_DTYPES)[number];
+
+/** What a device can do here and why it was set up so; all values are printable. */
+export interface Capabilities {
+  readonly device: DeviceName;
+  readonly threads: number;
+  /** `relaxed` when the engine fuses multiply-adds, else `simd128`. */
+  readonly simd: string;
+  /** The BLAS library in use, or why there is none. */
+  readonly blas: string;
+  /** Largest number of bytes that weights, states and activations may take together. */
+  readonly memoryLimitBytes: number;
+  readonly weightDtypes: readonly WeightStorage[];
+  /** Ops without a kernel on this device, with the reason. */
+  readonly unsupported: Readonly<Record<string, string>>;
+}
+
+/** A weight on the device. */
+export interface DeviceWeight {
+  readonly spec: ParameterSpec;
+  readonly storage: WeightStorage;
+  readonly bytes: number;
+}
+
+/** Where an upload reads from, piece by piece, so that a model never lies in memory twice. */
+export interface WeightSource {
+  /** Rows `first .. first + count` (axis 0) as float32, row-major. */
+  rows(first: number, count: number): Promise<Float32Array> | Float32Array;
+  /** Rows as they were quantised on disk: int8 values and the scales of each row's groups, when the file has them. */
+  readonly quantised?: {
+    readonly groupSize: number;
+    rows(first: number, count: number): Promise<{ values: Int8Array; scales: Float32Array }>;
+  };
+}
+
+/** Working memory that all programs of a model share; it grows to the largest of them. */
+export interface Arena {
+  readonly bytes: number;
+  dispose(): void;
+}
+
+export type ProgramInputs = Readonly<Record<string, TypedArray>>;
+
+/** Time and work of one op of a replay. */
+export interface OpProfile {
+  readonly op: string;
+  readonly scope: string;
+  readonly ms: number;
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+export interface RunOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called once after the run with what each op took. */
+  readonly profile?: ((ops: readonly OpProfile[]) => void) | undefined;
+}
+
+/** A compiled graph. */
+export interface Program {
+  /** Bytes this program keeps on the device beside the shared arena. */
+  readonly bytes: number;
+  /**
+   * Replays with new inputs; the results are the caller's own copies, without padding.
+   * @throws ABORTED, DEVICE
+   */
+  run(inputs: ProgramInputs, options?: RunOptions): Promise<Record<string, Float32Array>>;
+  dispose(): void;
+}
+
+export interface MemoryUse {
+  readonly weightBytes: number;
+  readonly stateBytes: number;
+  readonly workBytes: number;
+}
+
+/** A device. Calls may overlap; programs run one after another in the order they were asked for. */
+export interface Backend {
+  readonly name: DeviceName;
+  capabilities(): Capabilities;
+  /** Converts and stores one weight. @throws MEMORY, ABORTED */
+  upload(spec: ParameterSpec, storage: WeightStorage, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight>;
+  /** Rows of a weight as float32 (dequantised). */
+  download(weight: DeviceWeight, first: number, count: number): Float32Array;
+  release(weight: DeviceWeight): void;
+  createArena(): Arena;
+  compile(graph: Graph, weights: ReadonlyMap<string, DeviceWeight>, arena: Arena): Program;
+  /** A zeroed state slot of so many bytes. @throws MEMORY */
+  createSlot(bytes: number): number;
+  /** A copy of a slot's bytes once all earlier runs are done. */
+  readSlot(slot: number): Promise<Uint8Array>;
+  /** Overwrites a slot once all earlier runs are done. */
+  writeSlot(slot: number, bytes: Uint8Array): Promise<void>;
+  releaseSlot(slot: number): void;
+  dispose(): Promise<void>;
+}
+
+/** What a parameter may be stored as: only matrices follow the model's dtype. */
+export function storageFor(spec: ParameterSpec, storage: WeightStorage): WeightStorage {
+  return spec.layout === 'matrix' ? storage : 'f32';
+}
+
+/** The tensor dtype that a stored weight is given back as by `stateDict()`. */
+export function tensorDType(storage: WeightStorage): DType {
+  return storage === 'int8' ? 'f32' : storage;
+}

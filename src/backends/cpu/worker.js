@@ -1,0 +1,61 @@
+/**
+ * One member of the CPU team: instantiates the module over the shared memory and stays inside `work` until it is told
+ * to end. A trap is reported, frees the others from the barrier, and leaves this worker ready for the next program.
+ *
+ * @typedef {{ path: string, function: string, setThreads: string | null }} BlasLibrary
+ * @typedef {{ module: WebAssembly.Module, memory: WebAssembly.Memory, control: number, thread: number, blas: BlasLibrary | null }} Start
+ */
+
+import { parentPort, workerData } from 'node:worker_threads';
+import { CONTROL, CONTROL_CELLS } from './control.ts';
+
+const { module, memory, control, thread, blas } = /** @type {Start} */ (workerData);
+const port = /** @type {import('node:worker_threads').MessagePort} */ (parentPort);
+
+/**
+ * Row-major C[m][n] = A[m][k] B[n][k]^T through the system's BLAS, on addresses in the shared memory.
+ * @param {BlasLibrary} library
+ */
+async function bindBlas(library) {
+  const koffi = (await import('koffi')).default;
+  const lib = koffi.load(library.path);
+  if (library.setThreads) lib.func(`void ${library.setThreads}(int)`)(1);
+  const sgemm = lib.func(
+    `void ${library.function}(int, int, int, int, int, int, float, uint64_t, int, uint64_t, int, float, uint64_t, int)`,
+  );
+  const base = Number(koffi.address(new Uint8Array(memory.buffer)));
+  const [ROW_MAJOR, PLAIN, TRANSPOSED] = [101, 111, 112];
+  /** @type {(m: number, n: number, k: number, a: number, lda: number, b: number, ldb: number, c: number, ldc: number) => void} */
+  return (m, n, k, a, lda, b, ldb, c, ldc) =>
+    sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, base + (a >>> 0), lda, base + (b >>> 0), ldb, 0, base + (c >>> 0), ldc);
+}
+
+const instance = await WebAssembly.instantiate(module, {
+  env: {
+    memory,
+    abort: () => {
+      throw new Error('a kernel gave up');
+    },
+    now: () => performance.now(),
+    blas_sgemm: blas
+      ? await bindBlas(blas)
+      : () => {
+          throw new Error('no BLAS is loaded');
+        },
+  },
+});
+const { work, finish } = /** @type {Record<string, (...args: number[]) => void>} */ (instance.exports);
+const cells = new Int32Array(memory.buffer, control, CONTROL_CELLS);
+port.postMessage({ ready: thread });
+
+for (let seen = 0; seen >= 0; seen = Atomics.load(cells, CONTROL.sequence)) {
+  try {
+    /** @type {any} */ (work)(control, thread, seen);
+  } catch (error) {
+    Atomics.store(cells, CONTROL.aborted, 1);
+    Atomics.notify(cells, CONTROL.generation);
+    port.postMessage({ trap: `thread ${thread}: ${error instanceof Error ? error.stack : String(error)}` });
+    /** @type {any} */ (finish)(control, Atomics.load(cells, CONTROL.threads));
+  }
+}
+port.close();
