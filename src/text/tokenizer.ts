@@ -25,6 +25,7 @@ export interface Tokenizer {
   bytes?(id: number): Uint8Array;
 }
 
+const MODEL_TYPES = ['BPE', 'WordPiece', 'WordLevel', 'Unigram'];
 const END_TOKENS = ['<|endoftext|>', '</s>', '<|end_of_text|>', '<eos>'];
 
 /**
@@ -41,10 +42,11 @@ export function tokenizerFromJson(json: unknown, config?: unknown, name = 'token
     ...requireTokenizer(json, name),
   };
   const settings = requireConfig(config);
+  const eosToken = eosTokenOf(settings);
   const added = requireAddedTokens(source['added_tokens'], name);
   let inner: HuggingFaceTokenizer;
   try {
-    inner = new HuggingFaceTokenizer({ ...source, added_tokens: added }, {});
+    inner = new HuggingFaceTokenizer({ ...source, added_tokens: added }, { ...settings, eos_token: eosToken });
   } catch (error) {
     throw notATokenizer(name, messageOf(error), error);
   }
@@ -53,7 +55,7 @@ export function tokenizerFromJson(json: unknown, config?: unknown, name = 'token
   const common = {
     name,
     vocabSize: vocab.length,
-    endTokenId: findEndToken(inner, settings, added, name),
+    endTokenId: findEndToken(inner, eosToken, added, name),
     encode: (text: string): Int32Array => encodeWith(inner, text),
   };
   if (isByteLevel(source)) {
@@ -133,7 +135,11 @@ function requireTokenizer(json: unknown, name: string): JsonObject {
   if (!isObject(json)) throw notATokenizer(name, 'the top level is not an object');
   const { model } = json;
   if (!isObject(model)) throw notATokenizer(name, "it has no 'model'");
-  const { vocab } = model;
+  const { type, vocab } = model;
+  // The library takes an unknown type for the one that looks most like it.
+  if (type !== undefined && !MODEL_TYPES.includes(type as string)) {
+    throw notATokenizer(name, `models of type ${JSON.stringify(type)} are not supported`);
+  }
   if (!isObject(vocab) && !Array.isArray(vocab)) throw notATokenizer(name, "its model has no 'vocab'");
   if (isObject(vocab)) {
     for (const [token, id] of Object.entries(vocab)) requireId(id, token, name);
@@ -163,18 +169,22 @@ function requireConfig(config: unknown): JsonObject {
   throw new MatMambaError('FORMAT', 'tokenizer_config.json is not an object');
 }
 
+function eosTokenOf(config: JsonObject): string | undefined {
+  const given = config['eos_token'];
+  const content = isObject(given) ? given['content'] : given;
+  return typeof content === 'string' ? content : undefined;
+}
+
 function findEndToken(
   inner: HuggingFaceTokenizer,
-  config: JsonObject,
+  eosToken: string | undefined,
   added: readonly AddedToken[],
   name: string,
 ): number | undefined {
-  const given = config['eos_token'];
-  const content = isObject(given) ? given['content'] : given;
-  if (typeof content === 'string') {
-    const id = inner.token_to_id(content);
+  if (eosToken !== undefined) {
+    const id = inner.token_to_id(eosToken);
     if (id !== undefined) return id;
-    throw new MatMambaError('FORMAT', `tokenizer_config.json names the end token ${JSON.stringify(content)}, which ${name} lacks`, {
+    throw new MatMambaError('FORMAT', `tokenizer_config.json names the end token ${JSON.stringify(eosToken)}, which ${name} lacks`, {
       hint: 'the two files belong to different tokenizers, or eos_token is misspelt',
     });
   }
