@@ -1,0 +1,223 @@
+/**
+ * How parameters lie in the CPU backend's memory, and the conversion to and from that form.
+ *
+ * Everything is row-major: a matrix is [rows][stride] in any dtype, its columns zero-padded to a multiple of 16, with
+ * float32 scales [rows][scaleGroups] beside int8 values. So a prefix of rows or columns is a view, the rows that a
+ * kernel reads one after the other are one stream, and bfloat16 weights are stored as they are on disk. Taps are
+ * transposed to [K][stride] so that channels are contiguous. Vectors end in 16 floats of slack.
+ */
+
+import { MatMambaError } from '../../errors.ts';
+import { type ParameterSpec, paddedColumns } from '../../graph/graph.ts';
+import type { WeightDType } from '../../ops/cpu-kernel.ts';
+import { toFloat32 } from '../../tensor/dtype.ts';
+
+/** Floats after a vector that a kernel may read. */
+const VECTOR_SLACK = 16;
+/** Largest finite half: weights beyond it are stored as it, because the kernels read halves as finite. */
+const HALF_MAX = 65504;
+/** value + this - this rounds a float64 of moderate size to the nearest whole number, ties to even. */
+const ROUND = 1.5 * 2 ** 52;
+
+/** Where and how a parameter is stored. */
+export interface WeightStorage {
+  readonly layout: ParameterSpec['layout'];
+  /** float32 unless the layout is `matrix`. */
+  readonly dtype: WeightDType;
+  /** Rows of the source: shape[0]. */
+  readonly rows: number;
+  /** Elements in each row of the source. */
+  readonly columns: number;
+  /** Elements from one stored row (of taps: from one tap) to the next. */
+  readonly stride: number;
+  readonly bytes: number;
+  /** Bytes of the scales; 0 without. */
+  readonly scaleBytes: number;
+  /** Columns that share one scale (i8). */
+  readonly groupSize: number;
+  /** Scales of a row. */
+  readonly scaleGroups: number;
+  /** First row of each row group and where it lies in storage. */
+  readonly groups: readonly { readonly row: number; readonly storageRow: number }[];
+}
+
+/** Views of the memory that a storage describes: `bytes` and `scaleBytes` long. */
+export interface WeightMemory {
+  readonly values: Uint8Array;
+  /** float32, empty unless the dtype is i8. */
+  readonly scales: Float32Array;
+}
+
+/** The storage of a parameter; `groupSize` gives int8 one scale per so many columns instead of one per row. */
+export function storageOf(spec: ParameterSpec, dtype: WeightDType, options: { readonly groupSize?: number } = {}): WeightStorage {
+  const { layout, shape, rowGroups } = spec;
+  const rows = shape[0] ?? 1;
+  const columns = shape.slice(1).reduce((a, b) => a * b, 1);
+  let row = 0;
+  const groups = rowGroups.map((size) => {
+    const start = row;
+    row += size;
+    return { row: start, storageRow: start };
+  });
+  const plain = { layout, dtype: 'f32', rows, columns, scaleBytes: 0, groupSize: 0, scaleGroups: 0, groups } as const;
+  if (layout === 'vector') return { ...plain, stride: columns, bytes: 4 * (rows * columns + VECTOR_SLACK) };
+  if (layout === 'taps') {
+    const stride = paddedColumns(rows);
+    return { ...plain, stride, bytes: 4 * stride * columns };
+  }
+  const stride = paddedColumns(columns);
+  if (dtype !== 'i8') return { ...plain, dtype, stride, bytes: (dtype === 'f32' ? 4 : 2) * rows * stride };
+  const groupSize = Math.min(options.groupSize ?? stride, stride);
+  if (groupSize < 1 || groupSize % 16 !== 0) throw new MatMambaError('OPTION', `int8 groups of ${groupSize} columns: not a multiple of 16`);
+  const scaleGroups = Math.ceil(stride / groupSize);
+  return { ...plain, dtype, stride, bytes: rows * stride, scaleBytes: 4 * rows * scaleGroups, groupSize, scaleGroups };
+}
+
+/** Writes float32 source rows `firstRow ..` (contiguous, `columns` each) into storage. @throws WEIGHTS for a half that is not finite */
+export function packRows(storage: WeightStorage, memory: WeightMemory, firstRow: number, source: Float32Array): void {
+  const { layout, dtype, columns, stride } = storage;
+  const rows = rowsIn(storage, firstRow, source.length);
+  if (layout === 'taps') {
+    const target = floats(memory.values);
+    for (let row = 0; row < rows; row++) {
+      for (let tap = 0; tap < columns; tap++) target[tap * stride + firstRow + row] = source[row * columns + tap]!;
+    }
+  } else if (dtype === 'f32') {
+    const target = floats(memory.values);
+    for (let row = 0; row < rows; row++) {
+      const at = (firstRow + row) * stride;
+      target.set(source.subarray(row * columns, (row + 1) * columns), at);
+      target.fill(0, at + columns, at + stride);
+    }
+  } else if (dtype === 'i8') {
+    packInt8(storage, memory, firstRow, rows, source);
+  } else {
+    const target = halves(memory.values);
+    const bits = new Uint32Array(source.buffer, source.byteOffset, source.length);
+    for (let row = 0; row < rows; row++) {
+      const at = (firstRow + row) * stride;
+      if (dtype === 'bf16') packBf16(bits, row * columns, columns, target, at);
+      else packHalf(bits, row * columns, columns, target, at);
+      target.fill(0, at + columns, at + stride);
+    }
+  }
+}
+
+/** Writes int8 rows that are quantised already: `scales` holds `scaleGroups` per row. */
+export function packInt8Rows(storage: WeightStorage, memory: WeightMemory, firstRow: number, values: Int8Array, scales: Float32Array): void {
+  const { columns, stride, scaleGroups } = storage;
+  const rows = rowsIn(storage, firstRow, values.length);
+  if (scales.length !== rows * scaleGroups) {
+    throw new MatMambaError('SHAPE', `int8 scales expected (${rows}, ${scaleGroups}), got ${scales.length} in all`);
+  }
+  const target = new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length);
+  for (let row = 0; row < rows; row++) {
+    const at = (firstRow + row) * stride;
+    target.set(values.subarray(row * columns, (row + 1) * columns), at);
+    target.fill(0, at + columns, at + stride);
+  }
+  memory.scales.set(scales, firstRow * scaleGroups);
+}
+
+/** Reads rows `firstRow ..` back as float32 into `target`; exact except for int8, which comes back dequantised. */
+export function unpackRows(storage: WeightStorage, memory: WeightMemory, firstRow: number, target: Float32Array): void {
+  const { layout, dtype, columns, stride, groupSize, scaleGroups } = storage;
+  const rows = rowsIn(storage, firstRow, target.length);
+  if (layout === 'taps') {
+    const source = floats(memory.values);
+    for (let row = 0; row < rows; row++) {
+      for (let tap = 0; tap < columns; tap++) target[row * columns + tap] = source[tap * stride + firstRow + row]!;
+    }
+    return;
+  }
+  const values =
+    dtype === 'f32'
+      ? floats(memory.values)
+      : dtype === 'i8'
+        ? new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length)
+        : halves(memory.values);
+  for (let row = 0; row < rows; row++) {
+    const at = (firstRow + row) * stride;
+    const out = target.subarray(row * columns, (row + 1) * columns);
+    toFloat32(dtype, values.subarray(at, at + columns), out);
+    if (dtype !== 'i8') continue;
+    for (let column = 0; column < columns; column++) {
+      out[column]! *= memory.scales[(firstRow + row) * scaleGroups + Math.floor(column / groupSize)]!;
+    }
+  }
+}
+
+function rowsIn({ rows, columns }: WeightStorage, firstRow: number, length: number): number {
+  const count = length / columns;
+  if (Number.isInteger(count) && firstRow >= 0 && firstRow + count <= rows) return count;
+  throw new MatMambaError('SHAPE', `${length} values from row ${firstRow} of (${rows}, ${columns})`);
+}
+
+function floats(bytes: Uint8Array): Float32Array {
+  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+}
+
+function halves(bytes: Uint8Array): Uint16Array {
+  return new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
+}
+
+/** Nearest bfloat16, ties to even; NaN stays NaN. */
+function packBf16(bits: Uint32Array, from: number, count: number, target: Uint16Array, at: number): void {
+  for (let i = 0; i < count; i++) {
+    const b = bits[from + i]!;
+    target[at + i] = (b & 0x7fffffff) > 0x7f800000 ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+  }
+}
+
+/** Nearest half, ties to even, held to the largest finite one. */
+function packHalf(bits: Uint32Array, from: number, count: number, target: Uint16Array, at: number): void {
+  for (let i = 0; i < count; i++) {
+    const b = bits[from + i]!;
+    const sign = (b >>> 16) & 0x8000;
+    const magnitude = b & 0x7fffffff;
+    if (magnitude >= 0x38800000 && magnitude < 0x477ff000) {
+      const shifted = magnitude - 0x38000000;
+      target[at + i] = sign | ((shifted + 0xfff + ((shifted >>> 13) & 1)) >>> 13);
+    } else target[at + i] = sign | edgeHalf(magnitude);
+  }
+}
+
+/** Halves below the smallest normal one, and above the largest. */
+function edgeHalf(magnitude: number): number {
+  if (magnitude >= 0x7f800000) throw new MatMambaError('WEIGHTS', `a weight is not finite; f16 holds up to ${HALF_MAX}`);
+  if (magnitude >= 0x38800000) return 0x7bff;
+  if (magnitude < 0x33000000) return 0;
+  const shift = 126 - (magnitude >>> 23);
+  const mantissa = (magnitude & 0x7fffff) | 0x800000;
+  const half = 1 << (shift - 1);
+  const rest = mantissa & ((1 << shift) - 1);
+  const rounded = mantissa >>> shift;
+  return rounded + (rest > half || (rest === half && rounded & 1) ? 1 : 0);
+}
+
+/** Symmetric int8: the largest magnitude of a group is 127. A group that holds NaN or infinity dequantises to NaN. */
+function packInt8(storage: WeightStorage, memory: WeightMemory, firstRow: number, rows: number, source: Float32Array): void {
+  const { columns, stride, groupSize, scaleGroups } = storage;
+  const target = new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length);
+  const { scales } = memory;
+  for (let row = 0; row < rows; row++) {
+    const from = row * columns;
+    const at = (firstRow + row) * stride;
+    for (let group = 0; group < scaleGroups; group++) {
+      const first = group * groupSize;
+      const end = Math.min(first + groupSize, columns);
+      let largest = 0;
+      let sum = 0;
+      for (let i = first; i < end; i++) {
+        const magnitude = Math.abs(source[from + i]!);
+        sum += magnitude;
+        if (magnitude > largest) largest = magnitude;
+      }
+      const scale = Math.fround(largest / 127);
+      scales[(firstRow + row) * scaleGroups + group] = sum < Infinity ? scale : NaN;
+      const inverse = scale > 0 && sum < Infinity ? 1 / scale : 0;
+      for (let i = first; i < end; i++) target[at + i] = source[from + i]! * inverse + ROUND - ROUND;
+    }
+    target.fill(0, at + columns, at + stride);
+  }
+}

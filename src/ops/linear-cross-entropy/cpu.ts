@@ -1,0 +1,49 @@
+import { paddedColumns } from '../../graph/graph.ts';
+import { type CpuKernel, type CpuNode, call } from '../cpu-kernel.ts';
+import { linearCalls, linearScratchBytes } from '../linear/cpu.ts';
+
+/** Rows whose logits exist at once: enough to make packing the head's weight cheap, 25 MB at a vocabulary of 50,000. */
+const CHUNK_ROWS = 128;
+
+function logitsBytes(node: Omit<CpuNode, 'scratch'>): number {
+  const { rows } = node.buffer('x');
+  return 4 * Math.min(rows, CHUNK_ROWS) * paddedColumns(node.weight('weight').shape[0]!);
+}
+
+export const linearCrossEntropyCpu: CpuKernel = {
+  scratchBytes(node) {
+    return logitsBytes(node) + linearScratchBytes(node.threads, node.buffer('x').width);
+  },
+  calls(node) {
+    const x = node.buffer('x');
+    const loss = node.buffer('loss');
+    const targets = node.buffer('targets');
+    const weight = node.weight('weight');
+    const vocabulary = weight.shape[0]!;
+    const logits = { pointer: node.scratch, stride: paddedColumns(vocabulary) };
+    const chunks = Array.from({ length: Math.ceil(x.rows / CHUNK_ROWS) }, (_, i) => i * CHUNK_ROWS);
+    return chunks.flatMap((first) => {
+      const rows = Math.min(CHUNK_ROWS, x.rows - first);
+      return [
+        ...linearCalls(node, node.scratch + logitsBytes(node), {
+          x: { pointer: x.pointer + 4 * first * x.stride, stride: x.stride },
+          y: logits,
+          rows,
+          k: x.width,
+          weight,
+          bias: undefined,
+          segments: [{ start: 0, count: vocabulary }],
+        }),
+        call('cross_entropy_rows', {
+          logits: logits.pointer,
+          logitsStride: logits.stride,
+          rows,
+          vocabulary,
+          targets: targets.pointer + 4 * first,
+          loss: loss.pointer + 4 * first * loss.stride,
+          lossStride: loss.stride,
+        }),
+      ];
+    });
+  },
+};
