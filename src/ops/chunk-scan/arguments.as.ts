@@ -1,0 +1,72 @@
+/** What the kernels of the chunk scan share: their arguments, the state's place, the step sizes and decays. */
+
+import { exp4, softplus4 } from '../as/simd.as';
+
+@unmanaged
+export class ChunkScanArguments {
+  x: usize;
+  xStride: i32;
+  b: usize;
+  bStride: i32;
+  c: usize;
+  cStride: i32;
+  dt: usize;
+  dtStride: i32;
+  y: usize;
+  yStride: i32;
+  dtBias: usize;
+  aLog: usize;
+  d: usize;
+  dHasHdim: i32;
+  dtMin: f32;
+  dtMax: f32;
+  /** 0 when there is no state: it starts at zero and is dropped. */
+  slotTable: usize;
+  /** 0: batch row b uses slot b. */
+  slots: usize;
+  /** 0: every step is real. */
+  lengths: usize;
+  stateOffset: u32;
+  /** Batch rows of this call. */
+  batchStart: i32;
+  batchCount: i32;
+  length: i32;
+  heads: i32;
+  headdim: i32;
+  dState: i32;
+  /** Written by `chunkScanPrepare`, read by `chunkScan`; laid out as in `chunk.as.ts`. */
+  panels: usize;
+  inputs: usize;
+  steps: usize;
+  decays: usize;
+  /** Memory of its own for each thread. */
+  own: usize;
+  ownBytes: u32;
+}
+
+/** State of a batch row, (full heads * P) rows of N; 0 when there is none. */
+@inline
+export function stateOf(a: ChunkScanArguments, b: i32): usize {
+  if (a.slotTable == 0) return 0;
+  const slot = a.slots != 0 ? load<i32>(a.slots + (<usize>b << 2)) : b;
+  return <usize>load<u32>(a.slotTable + (<usize>slot << 2)) + <usize>a.stateOffset;
+}
+
+/** Real steps of a batch row. */
+@inline
+export function stepsOf(a: ChunkScanArguments, b: i32): i32 {
+  return a.lengths != 0 ? max(0, min(a.length, load<i32>(a.lengths + (<usize>b << 2)))) : a.length;
+}
+
+/** clamp(softplus(raw + bias)). */
+@inline
+export function stepSize(a: ChunkScanArguments, raw: v128, bias: v128): v128 {
+  const soft = softplus4(f32x4.add(raw, bias));
+  return f32x4.min(f32x4.max(soft, f32x4.splat(a.dtMin)), f32x4.splat(a.dtMax));
+}
+
+/** exp(-exp(aLog) * step): above zero, so that products of it may be divided by. */
+@inline
+export function decayOf(aLog: v128, step: v128): v128 {
+  return exp4(f32x4.neg(f32x4.mul(exp4(aLog), step)));
+}
