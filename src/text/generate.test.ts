@@ -29,7 +29,9 @@ class Speaker implements NextTokenModel {
   }
 }
 
-async function collect(stream: AsyncIterable<GeneratedPiece>): Promise<{ text: string; ids: number[]; pieces: GeneratedPiece[] }> {
+async function collect(
+  stream: AsyncIterable<GeneratedPiece>,
+): Promise<{ text: string; ids: number[]; pieces: GeneratedPiece[] }> {
   const pieces: GeneratedPiece[] = [];
   for await (const piece of stream) pieces.push(piece);
   return { text: pieces.map((p) => p.text).join(''), ids: pieces.flatMap((p) => p.ids), pieces };
@@ -74,7 +76,10 @@ describe('generate', () => {
     expect(pieces.at(-1)?.finishReason).toBe('stop');
     expect((await say('one. Two', { stop: 'Twoo' })).text).toBe('one. Two');
     const cut = tokenizer.encode('a😀').length - 1;
-    expect((await say('a😀', { stop: '\ufffd', maxNewTokens: cut })).pieces.at(-1)).toMatchObject({ text: '', finishReason: 'stop' });
+    expect((await say('a😀', { stop: '\ufffd', maxNewTokens: cut })).pieces.at(-1)).toMatchObject({
+      text: '',
+      finishReason: 'stop',
+    });
   });
 
   it('goes on after the end token when asked', async () => {
@@ -86,7 +91,8 @@ describe('generate', () => {
 
   it('repeats under a seed', async () => {
     const model = (): NextTokenModel => ({ vocabSize: V, step: async () => new Float32Array(V) });
-    const run = (seed: number) => collect(generate(model(), tokenizer, [1, 2], { seed, maxNewTokens: 30, ignoreEnd: true, topP: 0.9 }));
+    const run = (seed: number) =>
+      collect(generate(model(), tokenizer, [1, 2], { seed, maxNewTokens: 30, ignoreEnd: true, topP: 0.9 }));
     const first = await run(4);
     expect(await run(4)).toEqual(first);
     expect((await run(5)).ids).not.toEqual(first.ids);
@@ -95,7 +101,10 @@ describe('generate', () => {
   });
 
   it('counts the prompt as seen for the repetition penalty', async () => {
-    const model: NextTokenModel = { vocabSize: V, step: async () => Float32Array.from({ length: V }, (_, id) => (id < 4 ? 10 - id : 0)) };
+    const model: NextTokenModel = {
+      vocabSize: V,
+      step: async () => Float32Array.from({ length: V }, (_, id) => (id < 4 ? 10 - id : 0)),
+    };
     const { ids } = await collect(generate(model, tokenizer, [0], { temperature: 0, repetitionPenalty: 5, maxNewTokens: 3 }));
     expect(ids).toEqual([1, 2, 3]);
   });
@@ -103,7 +112,10 @@ describe('generate', () => {
   it('works on ids without a tokenizer', async () => {
     const { ids, pieces } = await collect(generate(new Speaker('abc'), undefined, [3], { maxNewTokens: 2, temperature: 0 }));
     expect(ids).toEqual([477, 477]); // nothing says where the padding begins
-    expect(pieces).toEqual([{ text: '', ids: [477] }, { text: '', ids: [477], finishReason: 'length' }]);
+    expect(pieces).toEqual([
+      { text: '', ids: [477] },
+      { text: '', ids: [477], finishReason: 'length' },
+    ]);
     const given = collect(generate(new Speaker('abc'), undefined, 'x', { tokenizer, maxNewTokens: 3 }));
     expect((await given).text).toBe('abc');
     await expect(collect(generate(new Speaker(''), undefined, 'x'))).rejects.toMatchObject({ code: 'TOKEN' });
@@ -115,19 +127,33 @@ describe('generate', () => {
     await expect(run('')).rejects.toMatchObject({ code: 'TOKEN', hint: expect.stringContaining('at least one token') as string });
     await expect(run([])).rejects.toMatchObject({ code: 'TOKEN' });
     for (const id of [V, -1, 0.5, NaN]) {
-      await expect(run([1, 2, id])).rejects.toMatchObject({ code: 'TOKEN', message: expect.stringContaining('position 2') as string });
+      await expect(run([1, 2, id])).rejects.toMatchObject({
+        code: 'TOKEN',
+        message: expect.stringContaining('position 2') as string,
+      });
     }
     const small: NextTokenModel = { vocabSize: 8, step: async () => new Float32Array(8) };
-    await expect(collect(generate(small, tokenizer, 'words'))).rejects.toMatchObject({ code: 'TOKEN', hint: expect.stringContaining('another model') as string });
+    await expect(collect(generate(small, tokenizer, 'words'))).rejects.toMatchObject({
+      code: 'TOKEN',
+      hint: expect.stringContaining('another model') as string,
+    });
   });
 
   it('refuses wrong options', async () => {
     await expect(say('a', { maxTokens: 3 } as GenerateOptions)).rejects.toMatchObject({ code: 'OPTION' });
     await expect(say('a', { temprature: 3 } as GenerateOptions)).rejects.toMatchObject({ hint: "did you mean 'temperature'?" });
-    for (const options of [{ maxNewTokens: 0 }, { maxNewTokens: 1.5 }, { topP: 7 }, { stop: '' }, { stop: 5 as unknown as string }]) {
+    for (const options of [
+      { maxNewTokens: 0 },
+      { maxNewTokens: 1.5 },
+      { topP: 7 },
+      { stop: '' },
+      { stop: 5 as unknown as string },
+    ]) {
       await expect(say('a', options)).rejects.toMatchObject({ code: 'OPTION' });
     }
-    expect((await say('a', { topK: undefined, stop: undefined, signal: undefined, mrlLevel: 2, mixnmatchDims: [4] })).text).toBe('a');
+    expect((await say('a', { topK: undefined, stop: undefined, signal: undefined, mrlLevel: 2, mixnmatchDims: [4] })).text).toBe(
+      'a',
+    );
   });
 
   it('refuses logits of another shape', async () => {
@@ -159,7 +185,9 @@ describe('generate', () => {
     };
     await expect(collect(generate(failing, tokenizer, 'x', { signal: late.signal }))).rejects.toMatchObject({ code: 'ABORTED' });
     await expect(collect(generate(failing, tokenizer, 'x'))).rejects.toThrow('cut short');
-    await expect(collect(generate(model, tokenizer, 'x', { signal: AbortSignal.abort() }))).rejects.toMatchObject({ code: 'ABORTED' });
+    await expect(collect(generate(model, tokenizer, 'x', { signal: AbortSignal.abort() }))).rejects.toMatchObject({
+      code: 'ABORTED',
+    });
   });
 
   it('lets the consumer leave at any time', async () => {

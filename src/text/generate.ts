@@ -80,7 +80,9 @@ export async function* generate(
   refuseUnknownKeys(options, GENERATE_OPTION_KEYS, 'generate');
   const { maxNewTokens = DEFAULT_MAX_NEW_TOKENS, signal, ignoreEnd = false } = options;
   if (!Number.isSafeInteger(maxNewTokens) || maxNewTokens < 1) {
-    throw new MatMambaError('OPTION', `maxNewTokens is ${String(maxNewTokens)}`, { hint: 'maxNewTokens is a whole number of at least 1' });
+    throw new MatMambaError('OPTION', `maxNewTokens is ${String(maxNewTokens)}`, {
+      hint: 'maxNewTokens is a whole number of at least 1',
+    });
   }
   const words = options.tokenizer ?? tokenizer;
   const output = new OutputText(words, options.stop);
@@ -129,7 +131,8 @@ class OutputText {
 
   constructor(tokenizer: Tokenizer | undefined, stop: string | readonly string[] | undefined) {
     const stops = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
-    if (!Array.isArray(stops)) throw new MatMambaError('OPTION', `stop is ${String(stop)}`, { hint: 'stop is a string or a list of strings' });
+    if (!Array.isArray(stops))
+      throw new MatMambaError('OPTION', `stop is ${String(stop)}`, { hint: 'stop is a string or a list of strings' });
     if (stops.length > 0 && !tokenizer) throw withoutTokenizer('stop strings');
     this.#matcher = new StopMatcher(stops);
     this.#decoder = tokenizer ? new StreamDecoder(tokenizer) : undefined;
@@ -173,9 +176,16 @@ function promptIds(prompt: string | ArrayLike<number>, tokenizer: Tokenizer | un
   for (let position = 0; position < given.length; position++) {
     const id = given[position]!;
     if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
-    throw new MatMambaError('TOKEN', `token id ${id} at position ${position} of the prompt is outside the vocabulary of ${vocabSize}`, {
-      hint: typeof prompt === 'string' ? `the tokenizer (${tokenizer!.name}) belongs to another model` : `ids are whole numbers from 0 to ${vocabSize - 1}`,
-    });
+    throw new MatMambaError(
+      'TOKEN',
+      `token id ${id} at position ${position} of the prompt is outside the vocabulary of ${vocabSize}`,
+      {
+        hint:
+          typeof prompt === 'string'
+            ? `the tokenizer (${tokenizer!.name}) belongs to another model`
+            : `ids are whole numbers from 0 to ${vocabSize - 1}`,
+      },
+    );
   }
   return Int32Array.from(given);
 }

@@ -59,7 +59,13 @@ describe('Sampler', () => {
   ];
   it.each(cases)('draws by the right distribution: %j %j', (options, history = []) => {
     const expected = distribution(LOGITS, options, history);
-    const { chi, wrong, kept } = chiSquare(new Sampler({ ...options, seed: 11 }), Float32Array.from(LOGITS), expected, 20_000, history);
+    const { chi, wrong, kept } = chiSquare(
+      new Sampler({ ...options, seed: 11 }),
+      Float32Array.from(LOGITS),
+      expected,
+      20_000,
+      history,
+    );
     expect(wrong).toBe(0);
     // The 0.999 quantile of chi-square with 7 degrees of freedom is 24.3; the seed is fixed.
     expect(chi).toBeLessThan(kept > 1 ? 25 : 1e-9);
@@ -73,13 +79,18 @@ describe('Sampler', () => {
       minP: fc.constantFrom(0, 0.05, 0.5),
     });
     fc.assert(
-      fc.property(options, fc.array(fc.integer({ min: -40, max: 40 }), { minLength: 1, maxLength: 30 }), fc.nat(), (given, list, seed) => {
-        // An irrational step keeps sums of probabilities away from the limits, where rounding would decide.
-        const logits = list.map((n, i) => Math.fround(n * 0.1234567 + i * 1e-3));
-        const expected = distribution(logits, given);
-        const sampler = new Sampler({ ...given, seed });
-        for (let i = 0; i < 20; i++) expect(expected[sampler.sample(Float32Array.from(logits))]).toBeGreaterThan(0);
-      }),
+      fc.property(
+        options,
+        fc.array(fc.integer({ min: -40, max: 40 }), { minLength: 1, maxLength: 30 }),
+        fc.nat(),
+        (given, list, seed) => {
+          // An irrational step keeps sums of probabilities away from the limits, where rounding would decide.
+          const logits = list.map((n, i) => Math.fround(n * 0.1234567 + i * 1e-3));
+          const expected = distribution(logits, given);
+          const sampler = new Sampler({ ...given, seed });
+          for (let i = 0; i < 20; i++) expect(expected[sampler.sample(Float32Array.from(logits))]).toBeGreaterThan(0);
+        },
+      ),
       { numRuns: 300 },
     );
   });
@@ -115,7 +126,15 @@ describe('Sampler', () => {
   it('takes the only token that is possible', () => {
     const logits = new Float32Array(20).fill(-Infinity);
     logits[7] = -3;
-    for (const options of [{}, { temperature: 0 }, { topK: 1 }, { topK: 5, topP: 0.5 }, { topP: 0.5 }, { topP: 1, minP: 1 }, { repetitionPenalty: 3 }]) {
+    for (const options of [
+      {},
+      { temperature: 0 },
+      { topK: 1 },
+      { topK: 5, topP: 0.5 },
+      { topP: 0.5 },
+      { topP: 1, minP: 1 },
+      { repetitionPenalty: 3 },
+    ]) {
       expect(new Sampler({ ...options, seed: 2 }).sample(logits, [7])).toBe(7);
     }
   });

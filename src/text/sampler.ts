@@ -55,8 +55,18 @@ export class Sampler {
   constructor(options: SamplerOptions = {}, vocabSize = Infinity) {
     refuseUnknownKeys(options, SAMPLER_OPTION_KEYS, 'sampling');
     const { temperature = 1, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1, seed = randomSeed() } = options;
-    requireOption(Number.isFinite(temperature) && temperature >= 0, 'temperature', temperature, 'a number of at least 0; 0 is greedy');
-    requireOption(Number.isSafeInteger(topK) && topK >= 0, 'topK', topK, 'a whole number of at least 1; 0 or none keeps every token');
+    requireOption(
+      Number.isFinite(temperature) && temperature >= 0,
+      'temperature',
+      temperature,
+      'a number of at least 0; 0 is greedy',
+    );
+    requireOption(
+      Number.isSafeInteger(topK) && topK >= 0,
+      'topK',
+      topK,
+      'a whole number of at least 1; 0 or none keeps every token',
+    );
     requireOption(topP > 0 && topP <= 1, 'topP', topP, 'above 0 and at most 1; 1 keeps every token');
     requireOption(minP >= 0 && minP <= 1, 'minP', minP, 'from 0 to 1; 0 keeps every token');
     requireOption(

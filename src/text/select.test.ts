@@ -15,7 +15,8 @@ describe('kthLargest', () => {
     );
     const many = Float32Array.from({ length: 6000 }, (_, i) => (i * 7919) % 2003);
     const sorted = many.slice().sort((a, b) => b - a);
-    for (const k of [1, 1024, 1025, 3000, 5999, 6000]) expect(kthLargest(many, 6000, k, new Float32Array(6000))).toBe(sorted[k - 1]);
+    for (const k of [1, 1024, 1025, 3000, 5999, 6000])
+      expect(kthLargest(many, 6000, k, new Float32Array(6000))).toBe(sorted[k - 1]);
     expect(kthLargest(new Float32Array(5000), 5000, 2000, new Float32Array(5000))).toBe(0);
   });
 });
@@ -26,14 +27,21 @@ describe('massCut', () => {
     const weight = fc.integer({ min: 0, max: 64 }).map((n) => n / 16);
     const scratch = new MassScratch();
     fc.assert(
-      fc.property(fc.array(weight, { minLength: 1, maxLength: 50 }), fc.constantFrom(0.125, 0.25, 0.5, 0.75, 0.875), (list, share) => {
-        const total = list.reduce((sum, w) => sum + w, 0);
-        fc.pre(total > 0);
-        const order = list.map((_, i) => i).sort((a, b) => (comesBefore(list[a]!, a, list[b]!, b) ? -1 : 1));
-        let mass = 0;
-        const last = order.find((i) => (mass += list[i]!) >= share * total)!;
-        expect(massCut(Float64Array.from(list), list.length, total, share, scratch)).toEqual({ weight: list[last], index: last });
-      }),
+      fc.property(
+        fc.array(weight, { minLength: 1, maxLength: 50 }),
+        fc.constantFrom(0.125, 0.25, 0.5, 0.75, 0.875),
+        (list, share) => {
+          const total = list.reduce((sum, w) => sum + w, 0);
+          fc.pre(total > 0);
+          const order = list.map((_, i) => i).sort((a, b) => (comesBefore(list[a]!, a, list[b]!, b) ? -1 : 1));
+          let mass = 0;
+          const last = order.find((i) => (mass += list[i]!) >= share * total)!;
+          expect(massCut(Float64Array.from(list), list.length, total, share, scratch)).toEqual({
+            weight: list[last],
+            index: last,
+          });
+        },
+      ),
       { numRuns: 500 },
     );
   });

@@ -15,19 +15,23 @@ describe('StopMatcher', () => {
   it('does what a search over the whole text does, however it is cut', () => {
     const letters = fc.string({ unit: fc.constantFrom('a', 'b', 'c'), minLength: 1, maxLength: 5 });
     fc.assert(
-      fc.property(fc.array(letters, { maxLength: 4 }), fc.array(fc.oneof(letters, fc.constant('')), { maxLength: 12 }), (stops, pieces) => {
-        const matcher = new StopMatcher(stops);
-        let shown = '';
-        let stopped = false;
-        const whole = naive(pieces.join(''), stops);
-        for (const piece of pieces) {
-          const result = matcher.push(piece);
-          shown += result.text;
-          stopped ||= result.stopped;
-          expect(whole.text.startsWith(shown)).toBe(true);
-        }
-        expect({ text: shown + matcher.flush(), stopped }).toEqual(whole);
-      }),
+      fc.property(
+        fc.array(letters, { maxLength: 4 }),
+        fc.array(fc.oneof(letters, fc.constant('')), { maxLength: 12 }),
+        (stops, pieces) => {
+          const matcher = new StopMatcher(stops);
+          let shown = '';
+          let stopped = false;
+          const whole = naive(pieces.join(''), stops);
+          for (const piece of pieces) {
+            const result = matcher.push(piece);
+            shown += result.text;
+            stopped ||= result.stopped;
+            expect(whole.text.startsWith(shown)).toBe(true);
+          }
+          expect({ text: shown + matcher.flush(), stopped }).toEqual(whole);
+        },
+      ),
       { numRuns: 2000 },
     );
   });

@@ -25,7 +25,9 @@ export class StopMatcher {
   constructor(stops: readonly string[]) {
     for (const stop of stops) {
       if (typeof stop === 'string' && stop !== '') continue;
-      throw new MatMambaError('OPTION', `a stop string is ${JSON.stringify(stop)}`, { hint: 'stop strings hold at least one character' });
+      throw new MatMambaError('OPTION', `a stop string is ${JSON.stringify(stop)}`, {
+        hint: 'stop strings hold at least one character',
+      });
     }
     this.#stops = [...new Set(stops)];
     this.#longest = this.#stops.reduce((longest, stop) => Math.max(longest, stop.length), 0);

@@ -45,14 +45,20 @@ describe.each(['byte-level', 'gpt2'])('%s tokenizer', (name) => {
   it('gives back any text', () => {
     const tokenizer = tokenizers[name]!;
     for (const sample of AWKWARD) expect(tokenizer.decode(tokenizer.encode(sample))).toBe(sample);
-    fc.assert(fc.property(text, (sample) => tokenizer.decode(tokenizer.encode(sample)) === sample), { numRuns: 300 });
+    fc.assert(
+      fc.property(text, (sample) => tokenizer.decode(tokenizer.encode(sample)) === sample),
+      { numRuns: 300 },
+    );
   });
 
   it('reads lone surrogates as U+FFFD', () => {
     const tokenizer = tokenizers[name]!;
     expect(tokenizer.decode(tokenizer.encode('a\ud800b\udc00'))).toBe('a\ufffdb\ufffd');
     fc.assert(
-      fc.property(anyUnits, (sample) => tokenizer.decode(tokenizer.encode(sample)) === sample.replace(/\p{Surrogate}/gu, '\ufffd')),
+      fc.property(
+        anyUnits,
+        (sample) => tokenizer.decode(tokenizer.encode(sample)) === sample.replace(/\p{Surrogate}/gu, '\ufffd'),
+      ),
       { numRuns: 200 },
     );
   });
@@ -61,7 +67,12 @@ describe.each(['byte-level', 'gpt2'])('%s tokenizer', (name) => {
     const tokenizer = tokenizers[name]!;
     const end = tokenizer.endTokenId!;
     expect([...tokenizer.encode('<|endoftext|>')]).toEqual([end]);
-    expect([...tokenizer.encode('a<|endoftext|><|endoftext|>a')]).toEqual([...tokenizer.encode('a'), end, end, ...tokenizer.encode('a')]);
+    expect([...tokenizer.encode('a<|endoftext|><|endoftext|>a')]).toEqual([
+      ...tokenizer.encode('a'),
+      end,
+      end,
+      ...tokenizer.encode('a'),
+    ]);
     expect(tokenizer.decode([end])).toBe('<|endoftext|>');
     expect(tokenizer.decode(tokenizer.encode('<|endoftext|'))).toBe('<|endoftext|');
   });
@@ -75,7 +86,9 @@ describe.each(['byte-level', 'gpt2'])('%s tokenizer', (name) => {
   it('refuses ids that it does not have, naming the place', () => {
     const tokenizer = tokenizers[name]!;
     for (const id of [tokenizer.vocabSize, -1, 1.5, NaN]) {
-      expect(() => tokenizer.decode([0, id])).toThrow(expect.objectContaining({ code: 'TOKEN', message: expect.stringContaining('position 1') as string }));
+      expect(() => tokenizer.decode([0, id])).toThrow(
+        expect.objectContaining({ code: 'TOKEN', message: expect.stringContaining('position 1') as string }),
+      );
       expect(() => tokenizer.bytes!(id)).toThrow(expect.objectContaining({ code: 'TOKEN' }));
     }
     expect(tokenizer.decode([])).toBe('');
@@ -96,11 +109,14 @@ describe('gpt2Tokenizer', () => {
     expect(gpt2!.vocabSize).toBe(50257);
     expect([...gpt2!.encode('Hello world')]).toEqual([15496, 995]);
     fc.assert(
-      fc.property(fc.oneof(text, fc.string({ unit: fc.constantFrom(...Array.from(" 'a 'the s\n\téü.,!12😀")), maxLength: 200 })), (sample) => {
-        // The reference counts U+FEFF as white space, which GPT-2 does not, and U+0085 not.
-        fc.pre(!/[\uFEFF\u0085]/.test(sample));
-        expect([...gpt2!.encode(sample)]).toEqual(reference.encode(sample));
-      }),
+      fc.property(
+        fc.oneof(text, fc.string({ unit: fc.constantFrom(...Array.from(" 'a 'the s\n\téü.,!12😀")), maxLength: 200 })),
+        (sample) => {
+          // The reference counts U+FEFF as white space, which GPT-2 does not, and U+0085 not.
+          fc.pre(!/[\uFEFF\u0085]/.test(sample));
+          expect([...gpt2!.encode(sample)]).toEqual(reference.encode(sample));
+        },
+      ),
       { numRuns: 300 },
     );
   });
@@ -110,7 +126,10 @@ describe('gpt2Tokenizer', () => {
     expect(await defaultTokenizerFor(50280)).toBe(tokenizers['gpt2']);
     expect(await defaultTokenizerFor(50288)).toBe(tokenizers['gpt2']);
     for (const size of [4096, 50256, 50289, NaN]) {
-      await expect(defaultTokenizerFor(size)).rejects.toMatchObject({ code: 'TOKEN', hint: expect.stringContaining('--tokenizer') as string });
+      await expect(defaultTokenizerFor(size)).rejects.toMatchObject({
+        code: 'TOKEN',
+        hint: expect.stringContaining('--tokenizer') as string,
+      });
     }
   });
 });
@@ -161,7 +180,9 @@ describe('tokenizerFromJson', () => {
       { ...byteLevel, model: { ...model, merges: 4 } },
     ];
     for (const json of wrong) {
-      expect(() => tokenizerFromJson(json), JSON.stringify(json)?.slice(0, 200)).toThrow(expect.objectContaining({ code: 'FORMAT' }));
+      expect(() => tokenizerFromJson(json), JSON.stringify(json)?.slice(0, 200)).toThrow(
+        expect.objectContaining({ code: 'FORMAT' }),
+      );
     }
     expect(() => tokenizerFromJson(byteLevel, [])).toThrow(expect.objectContaining({ code: 'FORMAT' }));
   });
@@ -176,7 +197,10 @@ describe('loadTokenizer', () => {
 
   it('reads a folder or a file, and says what is wrong with it', async () => {
     await expect(loadTokenizer(path.join(folder, 'none'))).rejects.toMatchObject({ code: 'FILE' });
-    await expect(loadTokenizer(folder)).rejects.toMatchObject({ code: 'FILE', hint: expect.stringContaining('--tokenizer') as string });
+    await expect(loadTokenizer(folder)).rejects.toMatchObject({
+      code: 'FILE',
+      hint: expect.stringContaining('--tokenizer') as string,
+    });
     const file = path.join(folder, 'tokenizer.json');
     await writeFile(file, '{"model":');
     await expect(loadTokenizer(folder)).rejects.toMatchObject({ code: 'FORMAT' });

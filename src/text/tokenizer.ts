@@ -184,9 +184,13 @@ function findEndToken(
   if (eosToken !== undefined) {
     const id = inner.token_to_id(eosToken);
     if (id !== undefined) return id;
-    throw new MatMambaError('FORMAT', `tokenizer_config.json names the end token ${JSON.stringify(eosToken)}, which ${name} lacks`, {
-      hint: 'the two files belong to different tokenizers, or eos_token is misspelt',
-    });
+    throw new MatMambaError(
+      'FORMAT',
+      `tokenizer_config.json names the end token ${JSON.stringify(eosToken)}, which ${name} lacks`,
+      {
+        hint: 'the two files belong to different tokenizers, or eos_token is misspelt',
+      },
+    );
   }
   for (const candidate of END_TOKENS) {
     const found = added.find((token) => token.content === candidate);
