@@ -1,0 +1,16 @@
+/** Reading, writing and fetching checkpoints. */
+export { writeFileAtomic } from './atomic-file.ts';
+export { type OpenCheckpointOptions, openCheckpoint, openCheckpointSource } from './checkpoint.ts';
+export { type DownloadProgress, type ResolveModelOptions, type ResolvedModel, isModelId, resolveModel } from './hub.ts';
+export {
+  type JsonObject,
+  type JsonValue,
+  type PythonJsonOptions,
+  formatPythonJson,
+  isJsonObject,
+  parsePythonJson,
+  parsePythonJsonBytes,
+} from './python-json.ts';
+export { type SaveOptions, type SaveResult, saveTensors } from './save.ts';
+export { type ByteSource, PIECE_BYTES, blobSource, fileSource, memorySource } from './source.ts';
+export type { Checkpoint, CheckpointFormat, TensorEntry, TensorToSave } from './types.ts';
