@@ -21,9 +21,8 @@ export interface CpuBuffer {
 
 /**
  * A weight in memory. `vector`: float32, contiguous, 16 floats of slack. `taps`: float32 [K][stride], channels
- * contiguous. `matrix` f32: [rows][stride], columns zero-padded to 16; bf16 and f16: panels of 8 rows as
- * [panel][stride][8]; i8: panels of 8 rows as [panel][stride / 16][8][16] with float32 scales [panel][groups][8].
- * A row group starts a new panel, so `storageRow` maps a row to its place.
+ * contiguous. `matrix`: row-major [rows][stride] in any dtype, columns zero-padded to 16, for i8 with float32 scales
+ * [rows][stride / groupSize]. `storageRow` maps a row to its place.
  */
 export interface CpuWeight {
   readonly dtype: WeightDType;

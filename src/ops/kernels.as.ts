@@ -1,8 +1,32 @@
 /** Every kernel by the name that the `cpu.ts` files call it: the index of its function in the module's table. */
 
+import { chunkScanStep } from './chunk-scan/step.as';
+import { conv1dSilu } from './conv1d-silu/kernel.as';
 import { embedding } from './embedding/kernel.as';
+import { gatedNorm } from './gated-norm/kernel.as';
+import { gatedSilu } from './gated-silu/kernel.as';
+import { lastRows } from './last-rows/kernel.as';
+import { crossEntropyRows } from './linear-cross-entropy/kernel.as';
+import { linear } from './linear/kernel.as';
+import { norm } from './norm/kernel.as';
+import { patchify } from './patchify/kernel.as';
+import { pool } from './pool/kernel.as';
+import { visionTokens } from './vision-tokens/kernel.as';
 
 type Kernel = (args: usize, thread: i32, threads: i32) => void;
-const index = (kernel: Kernel): u32 => kernel.index;
+function index(kernel: Kernel): u32 {
+  return kernel.index;
+}
 
+export const chunk_scan_step_index = index(chunkScanStep);
+export const conv1d_silu_index = index(conv1dSilu);
+export const cross_entropy_rows_index = index(crossEntropyRows);
 export const embedding_index = index(embedding);
+export const gated_norm_index = index(gatedNorm);
+export const gated_silu_index = index(gatedSilu);
+export const last_rows_index = index(lastRows);
+export const linear_index = index(linear);
+export const norm_index = index(norm);
+export const patchify_index = index(patchify);
+export const pool_index = index(pool);
+export const vision_tokens_index = index(visionTokens);

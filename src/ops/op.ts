@@ -28,20 +28,23 @@ export interface OutputSpec {
 interface OpDeclaration<I extends string, O extends string, A extends Attributes> {
   readonly name: string;
   readonly inputs: Readonly<Record<I, string>>;
-  readonly outputs: Readonly<Record<O, string | ((call: CallShapes, attributes: A) => OutputSpec)>>;
+  readonly outputs: Readonly<Record<O, string | ((call: CallShapes, attributes: Widened<A>) => OutputSpec)>>;
   /** Defaults; a call may leave these out. */
   readonly attributes: A;
-  readonly flops: (axes: Axes, attributes: A) => number;
+  readonly flops: (axes: Axes, attributes: Widened<A>) => number;
   readonly inPlace?: Readonly<Partial<Record<NoInfer<O>, NoInfer<I>>>>;
   /** Extra checks of a call. @throws SHAPE */
-  readonly check?: (inputs: Readonly<Record<string, Sym | undefined>>, attributes: A, call: CallShapes) => void;
+  readonly check?: (inputs: Readonly<Record<string, Sym | undefined>>, attributes: Widened<A>, call: CallShapes) => void;
 }
+
+/** Defaults are inferred as literals; a call may give any value of their kind. */
+type Widened<A> = { readonly [K in keyof A]: A[K] extends boolean ? boolean : A[K] extends number ? number : A[K] extends string ? string : A[K] };
 
 type Inputs<I extends string> = Readonly<Partial<Record<I, Sym | undefined>>>;
 type Outputs<O extends string> = Readonly<Record<O, Sym>>;
 
 export interface Op<I extends string = string, O extends string = string, A extends Attributes = Attributes> extends OpDefinition {
-  (inputs: Inputs<I>, attributes?: Partial<A>): Outputs<O>;
+  (inputs: Inputs<I>, attributes?: Partial<Widened<A>>): Outputs<O>;
   readonly inputAxes: Readonly<Record<I, string>>;
   readonly outputNames: readonly O[];
   readonly defaults: A;
@@ -86,14 +89,14 @@ function matchAxes(name: string, declared: Readonly<Record<string, string>>, inp
 /** Declares an op; the result is called by model code with symbols and returns symbols. */
 export function defineOp<I extends string, O extends string, A extends Attributes>(declaration: OpDeclaration<I, O, A>): Op<I, O, A> {
   const { name, inputs: declared, outputs, attributes: defaults } = declaration;
-  const call = (given: Inputs<I>, partial: Partial<A> = {}): Outputs<O> => {
+  const call = (given: Inputs<I>, partial: Partial<Widened<A>> = {}): Outputs<O> => {
     const inputs = Object.fromEntries(Object.entries(given).filter(([, sym]) => sym)) as Record<string, Sym>;
-    const attributes: A = { ...defaults, ...partial };
+    const attributes = { ...defaults, ...partial } as Widened<A> & Attributes;
     const shapes = matchAxes(name, declared, inputs);
     declaration.check?.(inputs, attributes, shapes);
     const graph: Graph = Object.values(inputs)[0]!.graph;
     const results = {} as Record<O, Sym>;
-    for (const [output, spec] of Object.entries(outputs) as [O, string | ((call: CallShapes, attributes: A) => OutputSpec)][]) {
+    for (const [output, spec] of Object.entries(outputs) as [O, string | ((call: CallShapes, attributes: Widened<A>) => OutputSpec)][]) {
       const made = typeof spec === 'function' ? spec(shapes, attributes) : { shape: shapeOf(spec, shapes) };
       results[output] = graph.value(`${name}.${output}`, made.shape, made.dtype ?? 'f32');
     }
@@ -105,7 +108,7 @@ export function defineOp<I extends string, O extends string, A extends Attribute
     outputNames: Object.keys(outputs) as O[],
     defaults,
     inPlace: (declaration.inPlace ?? {}) as Readonly<Record<string, string>>,
-    flops: (node: GraphNode) => declaration.flops(matchAxes(name, declared, node.inputs).axes, node.attributes as A),
+    flops: (node: GraphNode) => declaration.flops(matchAxes(name, declared, node.inputs).axes, node.attributes as Widened<A>),
   });
   Object.defineProperty(op, 'name', { value: name });
   return op;

@@ -12,7 +12,7 @@ export const CONTROL = {
   generation: 5,
   aborted: 6,
   threads: 7,
-  /** Address of one f64 per call that receives its end time in ms, or 0. */
+  /** Address of f64 cells for the start and then the end of each call, in ms, or 0. */
   times: 8,
   /** Counts finished programs; the main thread waits for it to change. */
   done: 9,

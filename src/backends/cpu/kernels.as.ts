@@ -61,11 +61,12 @@ export function work(address: usize, thread: i32, seen: i32): void {
     const count = control.count;
     const table = control.table;
     const times = control.times;
+    if (times != 0 && thread == 0) store<f64>(times, now());
     for (let i = 0; i < count; i++) {
       const entry = table + (<usize>i << 3);
       call_indirect(load<u32>(entry), <usize>load<u32>(entry, 4), thread, threads);
       if (!barrier(control, threads)) break;
-      if (times != 0 && thread == 0) store<f64>(times + (<usize>i << 3), now());
+      if (times != 0 && thread == 0) store<f64>(times + (<usize>(i + 1) << 3), now());
     }
     finish(address, threads);
   }

@@ -41,7 +41,7 @@ export class Team {
       const { Worker } = await import('node:worker_threads');
       const worker = new Worker(new URL('./worker.js', import.meta.url), {
         name: `matmamba-cpu-${thread}`,
-        workerData: { module, memory: heap.memory, control, thread, blas: blas ?? null },
+        workerData: { module, memory: heap.memory, control, cells: CONTROL, thread, blas: blas ?? null },
       });
       team.#workers.push(worker);
       await new Promise<void>((resolve, reject) => {

@@ -3,13 +3,12 @@
  * to end. A trap is reported, frees the others from the barrier, and leaves this worker ready for the next program.
  *
  * @typedef {{ path: string, function: string, setThreads: string | null }} BlasLibrary
- * @typedef {{ module: WebAssembly.Module, memory: WebAssembly.Memory, control: number, thread: number, blas: BlasLibrary | null }} Start
+ * @typedef {{ module: WebAssembly.Module, memory: WebAssembly.Memory, control: number, cells: Record<string, number>, thread: number, blas: BlasLibrary | null }} Start
  */
 
 import { parentPort, workerData } from 'node:worker_threads';
-import { CONTROL, CONTROL_CELLS } from './control.ts';
 
-const { module, memory, control, thread, blas } = /** @type {Start} */ (workerData);
+const { module, memory, control, cells: CONTROL, thread, blas } = /** @type {Start} */ (workerData);
 const port = /** @type {import('node:worker_threads').MessagePort} */ (parentPort);
 
 /**
@@ -45,17 +44,19 @@ const instance = await WebAssembly.instantiate(module, {
   },
 });
 const { work, finish } = /** @type {Record<string, (...args: number[]) => void>} */ (instance.exports);
-const cells = new Int32Array(memory.buffer, control, CONTROL_CELLS);
+const cells = new Int32Array(memory.buffer, control, Object.keys(CONTROL).length);
+/** @param {string} name */
+const cell = (name) => /** @type {number} */ (CONTROL[name]);
 port.postMessage({ ready: thread });
 
-for (let seen = 0; seen >= 0; seen = Atomics.load(cells, CONTROL.sequence)) {
+for (let seen = 0; seen >= 0; seen = Atomics.load(cells, cell('sequence'))) {
   try {
     /** @type {any} */ (work)(control, thread, seen);
   } catch (error) {
-    Atomics.store(cells, CONTROL.aborted, 1);
-    Atomics.notify(cells, CONTROL.generation);
+    Atomics.store(cells, cell('aborted'), 1);
+    Atomics.notify(cells, cell('generation'));
     port.postMessage({ trap: `thread ${thread}: ${error instanceof Error ? error.stack : String(error)}` });
-    /** @type {any} */ (finish)(control, Atomics.load(cells, CONTROL.threads));
+    /** @type {any} */ (finish)(control, Atomics.load(cells, cell('threads')));
   }
 }
 port.close();

@@ -1,0 +1,272 @@
+/**
+ * A graph as the CPU backend runs it: a table of (function, arguments) pairs in shared memory. Addresses in the
+ * arguments depend on where the arena lies, so the table is written when the program first runs and again when the
+ * arena has moved. Everything here happens inside the team's queue.
+ */
+
+import { MatMambaError } from '../../errors.ts';
+import { type Graph, type GraphNode, type Segment, type Sym, arenaBytes, paddedColumns, rowsOf } from '../../graph/graph.ts';
+import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
+import type { CpuBuffer, CpuCall, CpuKernel, CpuNode, CpuState, CpuWeight } from '../../ops/cpu-kernel.ts';
+import { sizeOf } from '../../tensor/tensor.ts';
+import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
+import type { CpuBackend } from './cpu-backend.ts';
+import { cpuKernels } from './table.ts';
+
+/** The working memory of a model's programs; `epoch` changes when it moves. */
+export class CpuArena implements Arena {
+  readonly #backend: CpuBackend;
+  pointer = 0;
+  bytes = 0;
+  epoch = 0;
+
+  constructor(backend: CpuBackend) {
+    this.#backend = backend;
+  }
+
+  reserve(bytes: number): void {
+    if (bytes <= this.bytes) return;
+    this.dispose();
+    this.pointer = this.#backend.heap.allocate(bytes, 'activations');
+    this.bytes = bytes;
+    this.epoch++;
+  }
+
+  dispose(): void {
+    if (this.bytes > 0) this.#backend.heap.free(this.pointer);
+    this.bytes = 0;
+  }
+}
+
+/** Resolves a node's operands to addresses; `base` is where the arena lies. */
+class ResolvedNode implements CpuNode {
+  readonly #program: CpuProgram;
+  readonly #node: GraphNode;
+  readonly #base: number;
+  readonly attributes;
+  readonly threads: number;
+  readonly blas: boolean;
+  readonly scratch: number;
+
+  constructor(program: CpuProgram, node: GraphNode, base: number, scratch: number) {
+    this.#program = program;
+    this.#node = node;
+    this.#base = base;
+    this.attributes = node.attributes;
+    this.threads = program.backend.team.threads;
+    this.blas = program.backend.blas;
+    this.scratch = scratch;
+  }
+
+  #operand(name: string): Sym {
+    const sym = this.#node.inputs[name] ?? this.#node.outputs[name];
+    if (!sym) throw new MatMambaError('INTERNAL', `${this.#node.op.name} has no operand '${name}'`);
+    return sym;
+  }
+
+  has(name: string): boolean {
+    return name in this.#node.inputs;
+  }
+
+  buffer(name: string): CpuBuffer {
+    const { value, column, shape, width } = this.#operand(name);
+    const offset = this.#program.plan?.offsets.get(value.id) ?? 0;
+    const stride = value.dtype === 'i32' ? (value.shape.at(-1) ?? 1) : paddedColumns(value.shape.at(-1) ?? 1);
+    return { pointer: this.#base + offset + 4 * column, stride, rows: rowsOf(shape), width, shape };
+  }
+
+  weight(name: string): CpuWeight {
+    const { value } = this.#operand(name);
+    const weight = this.#program.weights.get(value.name);
+    if (!weight) throw new MatMambaError('INTERNAL', `the weight ${value.name} was not uploaded`);
+    return weight;
+  }
+
+  state(name: string): CpuState {
+    const { value } = this.#operand(name);
+    if (value.kind !== 'state') throw new MatMambaError('INTERNAL', `${value.name} is no state`);
+    return { slotTable: this.#program.backend.slotTable, offset: 4 * value.state.offset, shape: value.shape };
+  }
+
+  segments(name: string): readonly Segment[] {
+    return this.attributes[name] as readonly Segment[];
+  }
+  number(name: string): number {
+    return this.attributes[name] as number;
+  }
+  flag(name: string): boolean {
+    return this.attributes[name] as boolean;
+  }
+  text(name: string): string {
+    return this.attributes[name] as string;
+  }
+}
+
+interface Table {
+  readonly epoch: number;
+  readonly pointer: number;
+  readonly entries: number;
+  readonly bytes: number;
+  /** Node index of each call, for profiles. */
+  readonly nodeOfCall: readonly number[];
+}
+
+export class CpuProgram implements Program {
+  readonly backend: CpuBackend;
+  readonly weights: ReadonlyMap<string, CpuWeight>;
+  plan: MemoryPlan | undefined;
+  readonly #graph: Graph;
+  readonly #arena: CpuArena;
+  #table: Table | undefined;
+  #disposed = false;
+
+  constructor(backend: CpuBackend, graph: Graph, weights: ReadonlyMap<string, CpuWeight>, arena: CpuArena) {
+    this.backend = backend;
+    this.weights = weights;
+    this.#graph = graph;
+    this.#arena = arena;
+    this.plan = planMemory(graph, (node) => this.#kernelOf(node).scratchBytes?.(new ResolvedNode(this, node, 0, 0)) ?? 0);
+  }
+
+  get bytes(): number {
+    return this.#table?.bytes ?? 0;
+  }
+
+  run(inputs: ProgramInputs, options: RunOptions = {}): Promise<Record<string, Float32Array>> {
+    return this.backend.team.exclusive(async () => {
+      if (this.#disposed) throw new MatMambaError('DISPOSED', 'this program was disposed');
+      if (options.signal?.aborted) throw new MatMambaError('ABORTED', 'stopped by the caller', { cause: options.signal.reason });
+      const table = this.#link();
+      this.#writeInputs(inputs);
+      const times = options.profile ? this.backend.heap.allocate(8 * (table.entries + 1), 'profile times') : 0;
+      try {
+        await this.backend.team.run(table.pointer, table.entries, times, options.signal);
+        if (options.profile) options.profile(this.#profile(table, times));
+      } finally {
+        if (times) this.backend.heap.free(times);
+      }
+      return this.#readOutputs();
+    });
+  }
+
+  dispose(): void {
+    this.#disposed = true;
+    this.#dropTable();
+  }
+
+  #kernelOf(node: GraphNode): CpuKernel {
+    const kernel = cpuKernels[node.op.name as keyof typeof cpuKernels];
+    if ('unsupported' in kernel) throw new MatMambaError('DEVICE', `${node.op.name} does not run on the CPU: ${kernel.unsupported}`);
+    return kernel;
+  }
+
+  /** The table for where the arena lies now. */
+  #link(): Table {
+    this.#arena.reserve(this.plan!.bytes);
+    if (this.#table?.epoch === this.#arena.epoch) return this.#table;
+    this.#dropTable();
+    const calls: CpuCall[] = [];
+    const nodeOfCall: number[] = [];
+    for (const [i, node] of this.#graph.nodes.entries()) {
+      const scratch = this.plan!.scratch.get(i);
+      const resolved = new ResolvedNode(this, node, this.#arena.pointer, scratch === undefined ? 0 : this.#arena.pointer + scratch);
+      for (const made of this.#kernelOf(node).calls(resolved)) {
+        calls.push(made);
+        nodeOfCall.push(i);
+      }
+    }
+    const words = calls.reduce((sum, { args }) => sum + args.length, 2 * calls.length);
+    const pointer = this.backend.heap.allocate(4 * words, 'a program');
+    const ints = this.backend.heap.ints(pointer, words);
+    const floats = this.backend.heap.floats(pointer, words);
+    let at = 2 * calls.length;
+    for (const [i, { kernel, args }] of calls.entries()) {
+      ints[2 * i] = this.backend.kernelIndex(kernel);
+      ints[2 * i + 1] = pointer + 4 * at;
+      for (const arg of args) {
+        if (typeof arg === 'number') ints[at++] = arg;
+        else floats[at++] = arg.f32;
+      }
+    }
+    this.#table = { epoch: this.#arena.epoch, pointer, entries: calls.length, bytes: 4 * words, nodeOfCall };
+    return this.#table;
+  }
+
+  #dropTable(): void {
+    if (this.#table) this.backend.heap.free(this.#table.pointer);
+    this.#table = undefined;
+  }
+
+  #writeInputs(inputs: ProgramInputs): void {
+    for (const [name, { value }] of this.#graph.inputs) {
+      const given = inputs[name];
+      if (given?.length !== sizeOf(value.shape)) {
+        throw new MatMambaError('INTERNAL', `input '${name}' needs ${sizeOf(value.shape)} elements, got ${given?.length}`);
+      }
+      const pointer = this.#arena.pointer + this.plan!.offsets.get(value.id)!;
+      if (value.dtype === 'i32') {
+        this.backend.heap.ints(pointer, given.length).set(given as Int32Array);
+        continue;
+      }
+      const width = value.shape.at(-1) ?? 1;
+      const stride = paddedColumns(width);
+      const target = this.backend.heap.floats(pointer, arenaBytes(value) / 4);
+      if (stride === width) target.set(given as Float32Array);
+      else {
+        target.fill(0);
+        for (let row = 0; row * width < given.length; row++) {
+          target.set((given as Float32Array).subarray(row * width, (row + 1) * width), row * stride);
+        }
+      }
+    }
+  }
+
+  #readOutputs(): Record<string, Float32Array> {
+    const results: Record<string, Float32Array> = {};
+    for (const [name, { value, column, shape, width }] of this.#graph.outputs) {
+      const stride = paddedColumns(value.shape.at(-1) ?? 1);
+      const rows = rowsOf(shape);
+      const pointer = this.#arena.pointer + this.plan!.offsets.get(value.id)!;
+      const source = this.backend.heap.floats(pointer, rows * stride);
+      const result = new Float32Array(rows * width);
+      if (stride === width) result.set(source);
+      else for (let row = 0; row < rows; row++) result.set(source.subarray(row * stride + column, row * stride + column + width), row * width);
+      results[name] = result;
+    }
+    return results;
+  }
+
+  /** Joins the times of calls to times of nodes. */
+  #profile(table: Table, times: number): OpProfile[] {
+    const marks = new Float64Array(this.backend.heap.memory.buffer, times, table.entries + 1);
+    const msOfNode = new Map<number, number>();
+    for (const [i, node] of table.nodeOfCall.entries()) msOfNode.set(node, (msOfNode.get(node) ?? 0) + marks[i + 1]! - marks[i]!);
+    return this.#graph.nodes.map((node, i) => ({
+      op: node.op.name,
+      scope: node.scope,
+      ms: msOfNode.get(i) ?? 0,
+      flops: node.op.flops(node),
+      bytes: this.#bytesTouched(node),
+    }));
+  }
+
+  /** Bytes of a node's operands, weights at their stored size and only the rows and columns that are used. */
+  #bytesTouched(node: GraphNode): number {
+    let bytes = 0;
+    for (const sym of [...Object.values(node.inputs), ...Object.values(node.outputs)]) {
+      if (sym.value.kind === 'parameter') bytes += weightBytesRead(this.weights.get(sym.value.name)!, node);
+      else if (sym.value.kind !== 'state') bytes += 4 * sizeOf(sym.shape);
+    }
+    return bytes;
+  }
+}
+
+/** Bytes of a weight that a node reads: the rows of its segments, the columns of its input. */
+function weightBytesRead(weight: CpuWeight, node: GraphNode): number {
+  const elementBytes = { f32: 4, bf16: 2, f16: 2, i8: 1 }[weight.dtype];
+  if (weight.layout !== 'matrix') return 4 * sizeOf(weight.shape);
+  const segments = node.attributes['segments'] as readonly Segment[] | undefined;
+  const x = node.inputs['x'];
+  const rows = segments?.reduce((sum, { count }) => sum + count, 0) ?? (x ? weight.shape[0]! : rowsOf([...node.inputs['ids']!.shape, 1]));
+  return elementBytes * rows * (x?.width ?? weight.stride);
+}

@@ -1,0 +1,58 @@
+/**
+ * Opens backends by name, loading their code only then. Models with the same settings share one backend, so that
+ * their programs take turns on the same threads instead of fighting for the cores; the last one to let go closes it.
+ */
+
+import { MatMambaError, nearestWord } from '../errors.ts';
+import { type Backend, DEVICE_NAMES, type DeviceName } from './backend.ts';
+import type { CpuOptions } from './cpu/cpu-backend.ts';
+
+export interface DeviceOptions extends CpuOptions {
+  readonly device?: DeviceName;
+}
+
+interface SharedBackend {
+  readonly backend: Promise<Backend>;
+  users: number;
+}
+
+const open = new Map<string, SharedBackend>();
+
+/** A backend that others may use too; `release` must be called once. @throws OPTION, DEVICE */
+export async function acquireBackend(options: DeviceOptions): Promise<{ backend: Backend; release: () => Promise<void> }> {
+  const { device = 'cpu', threads, blas = 'auto' } = options;
+  if (!DEVICE_NAMES.includes(device)) {
+    const near = nearestWord(String(device), DEVICE_NAMES);
+    throw new MatMambaError('OPTION', `there is no device '${device}'`, {
+      hint: near ? `did you mean '${near}'?` : `devices: ${DEVICE_NAMES.join(', ')}`,
+    });
+  }
+  const key = `${device}/${threads ?? 'all'}/${blas}`;
+  let shared = open.get(key);
+  if (!shared) {
+    shared = { backend: openCpu({ ...(threads === undefined ? {} : { threads }), blas }), users: 0 };
+    open.set(key, shared);
+  }
+  const mine = shared;
+  mine.users++;
+  let released = false;
+  const release = async (): Promise<void> => {
+    if (released) return;
+    released = true;
+    mine.users--;
+    if (mine.users > 0) return;
+    if (open.get(key) === mine) open.delete(key);
+    await (await mine.backend).dispose();
+  };
+  try {
+    return { backend: await mine.backend, release };
+  } catch (error) {
+    open.delete(key);
+    throw error;
+  }
+}
+
+async function openCpu(options: CpuOptions): Promise<Backend> {
+  const { CpuBackend } = await import('./cpu/cpu-backend.ts');
+  return CpuBackend.open(options);
+}
