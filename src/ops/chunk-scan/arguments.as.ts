@@ -70,3 +70,12 @@ export function stepSize(a: ChunkScanArguments, raw: v128, bias: v128): v128 {
 export function decayOf(aLog: v128, step: v128): v128 {
   return exp4(f32x4.neg(f32x4.mul(exp4(aLog), step)));
 }
+
+/** Four lanes from `base`, each at its own offset in bytes. */
+@inline
+export function gather(base: usize, o0: u32, o1: u32, o2: u32, o3: u32): v128 {
+  let v = v128.load32_zero(base + <usize>o0);
+  v = v128.load_lane<f32>(base + <usize>o1, v, 1);
+  v = v128.load_lane<f32>(base + <usize>o2, v, 2);
+  return v128.load_lane<f32>(base + <usize>o3, v, 3);
+}

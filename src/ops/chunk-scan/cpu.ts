@@ -5,16 +5,49 @@ import { type CpuArgument, type CpuCall, type CpuKernel, type CpuNode, call, f32
 
 type Node = Omit<CpuNode, 'scratch'>;
 
-/** Where the thread memory and the results of the first call lie in the scratch memory, in bytes. */
+/** As in `chunk.as.ts`. */
+const CHUNK = 32;
+const BLOCK_CHANNELS = 32;
+const BLOCK_HEADER_BYTES = 64;
+/** Calls up to this long go step by step. */
+const LONGEST_BY_STEPS = 4;
+/** Batches are cut so that what the first call of the two prepares stays below this, one row at least. */
+const PREPARED_BYTES = 8 * 2 ** 20;
+
+const round4 = (n: number): number => 4 * Math.ceil(n / 4);
+const align = (bytes: number): number => 256 * Math.ceil(bytes / 256);
+
+/** Where what `chunk_scan_prepare` writes and the threads' own memory lie in the scratch memory, in bytes. */
 interface Layout {
+  readonly panels: number;
+  readonly inputs: number;
+  readonly steps: number;
+  readonly decays: number;
   readonly own: number;
   readonly ownBytes: number;
   readonly bytes: number;
+  /** Batch rows of one pair of calls. */
+  readonly rows: number;
 }
 
 function layoutOf(node: Node): Layout {
-  const ownBytes = 4 * 4 * paddedColumns(node.buffer('b').width);
-  return { own: 0, ownBytes, bytes: node.threads * ownBytes };
+  const length = node.number('length');
+  const dState = node.buffer('b').width;
+  if (length <= LONGEST_BY_STEPS) {
+    const ownBytes = align(4 * 4 * paddedColumns(dState));
+    return { panels: 0, inputs: 0, steps: 0, decays: 0, own: 0, ownBytes, bytes: node.threads * ownBytes, rows: node.number('batch') };
+  }
+  const panelBytes = Math.ceil(length / 4) * 16 * (round4(dState) + CHUNK);
+  const inputBytes = Math.ceil(length / CHUNK) * 4 * CHUNK * round4(dState);
+  const headBytes = length * 4 * round4(node.buffer('dt').width);
+  const rows = Math.max(1, Math.min(node.number('batch'), Math.floor(PREPARED_BYTES / (panelBytes + inputBytes + 2 * headBytes))));
+  const inputs = align(rows * panelBytes);
+  const steps = inputs + align(rows * inputBytes);
+  // Vectors of heads may start at any head: 16 bytes more are read.
+  const decays = steps + align(rows * headBytes + 16);
+  const own = decays + align(rows * headBytes + 16);
+  const ownBytes = align(BLOCK_HEADER_BYTES + 4 * BLOCK_CHANNELS * (round4(dState) + 4 * CHUNK + 3));
+  return { panels: 0, inputs, steps, decays, own, ownBytes, bytes: own + node.threads * ownBytes, rows };
 }
 
 export const chunkScanCpu: CpuKernel = {
@@ -54,14 +87,20 @@ export const chunkScanCpu: CpuKernel = {
       heads: dt.width,
       headdim: node.number('headdim'),
       dState: b.width,
-      panels: 0,
-      inputs: 0,
-      steps: 0,
-      decays: 0,
+      panels: node.scratch + layout.panels,
+      inputs: node.scratch + layout.inputs,
+      steps: node.scratch + layout.steps,
+      decays: node.scratch + layout.decays,
       own: node.scratch + layout.own,
       ownBytes: layout.ownBytes,
     });
-    const calls: CpuCall[] = [call('chunk_scan_step', args(0, node.number('batch')))];
+    const batch = node.number('batch');
+    if (node.number('length') <= LONGEST_BY_STEPS) return [call('chunk_scan_step', args(0, batch))];
+    const calls: CpuCall[] = [];
+    for (let first = 0; first < batch; first += layout.rows) {
+      const group = args(first, Math.min(layout.rows, batch - first));
+      calls.push(call('chunk_scan_prepare', group), call('chunk_scan', group));
+    }
     return calls;
   },
 };
