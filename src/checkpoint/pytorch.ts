@@ -164,13 +164,13 @@ function makeEntry(name: string, ref: TensorRef, storage: Storage, file: string)
   if (!contiguous && byteLength > ref.storage.byteLength && byteLength > MAX_EXPANDED_BYTES) {
     throw damaged(file, `'${name}' blows ${ref.storage.byteLength} bytes up to ${byteLength}`);
   }
-  return {
+  const entry: TensorEntry = {
     name,
     dtype,
     shape,
     byteLength,
     async read(byteOffset, length, signal) {
-      const [from, bytes] = checkPiece(this, byteOffset, length);
+      const [from, bytes] = checkPiece(entry, byteOffset, length);
       throwIfAborted(signal);
       if (bytes === 0) return new Uint8Array(0);
       return contiguous
@@ -178,6 +178,7 @@ function makeEntry(name: string, ref: TensorRef, storage: Storage, file: string)
         : gather(ref, storage, from, bytes, name, signal);
     },
   };
+  return entry;
 }
 
 /** Strings saved beside the tensors by our own writer (torch ignores the entry). */

@@ -91,7 +91,7 @@ function readInfo(source: ByteSource, name: string, info: JsonValue, dataStart: 
     shape: Object.freeze(shape.slice() as number[]),
     byteLength,
     async read(byteOffset, length, signal) {
-      const [from, bytes] = checkPiece(this, byteOffset, length);
+      const [from, bytes] = checkPiece(entry, byteOffset, length);
       return source.read(dataStart + range.begin + from, bytes, signal);
     },
   };
