@@ -33,6 +33,22 @@ export interface DeviceWeight {
   readonly spec: ParameterSpec;
   readonly storage: WeightStorage;
   readonly bytes: number;
+  /** Rows as float32 (int8 dequantised). */
+  read(first: number, count: number): Float32Array;
+  /** Rows as they are stored in int8, with `scales.length / count` scales a row. */
+  readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array };
+  release(): void;
+}
+
+/** One sequence's state on the device; programs find it by its index. */
+export interface StateSlot {
+  readonly index: number;
+  /** A copy of its bytes once all earlier runs are done. */
+  read(): Promise<Uint8Array>;
+  /** Overwrites it once all earlier runs are done. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Frees it once all earlier runs are done. */
+  release(): void;
 }
 
 /** Where an upload reads from, piece by piece, so that a model never lies in memory twice. */
@@ -71,13 +87,14 @@ export interface RunOptions {
 
 /** A compiled graph. */
 export interface Program {
-  /** Bytes this program keeps on the device beside the shared arena. */
+  /** Bytes this program holds beside the shared arena, on the device and beside it. */
   readonly bytes: number;
   /**
    * Replays with new inputs; the results are the caller's own copies, without padding.
    * @throws ABORTED, DEVICE
    */
   run(inputs: ProgramInputs, options?: RunOptions): Promise<Record<string, Float32Array>>;
+  /** Frees it once all earlier runs are done. */
   dispose(): void;
 }
 
@@ -93,18 +110,12 @@ export interface Backend {
   capabilities(): Capabilities;
   /** Converts and stores one weight. @throws MEMORY, ABORTED */
   upload(spec: ParameterSpec, storage: WeightStorage, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight>;
-  /** Rows of a weight as float32 (dequantised). */
-  download(weight: DeviceWeight, first: number, count: number): Float32Array;
-  release(weight: DeviceWeight): void;
   createArena(): Arena;
   compile(graph: Graph, weights: ReadonlyMap<string, DeviceWeight>, arena: Arena): Program;
-  /** A zeroed state slot of so many bytes. @throws MEMORY */
-  createSlot(bytes: number): number;
-  /** A copy of a slot's bytes once all earlier runs are done. */
-  readSlot(slot: number): Promise<Uint8Array>;
-  /** Overwrites a slot once all earlier runs are done. */
-  writeSlot(slot: number, bytes: Uint8Array): Promise<void>;
-  releaseSlot(slot: number): void;
+  /** A zeroed state of so many bytes. @throws MEMORY */
+  createSlot(bytes: number): StateSlot;
+  /** Resolves when everything asked for so far is done. */
+  settled(): Promise<void>;
   dispose(): Promise<void>;
 }
 

@@ -37,16 +37,13 @@ export function segmentColumns(segments: readonly Segment[]): { columns: number[
 export type ValueDType = 'f32' | 'i32';
 
 /**
- * How a backend may store a parameter: `matrix` is read by linear and embedding and may be quantised; its rows start
- * anew at each of `rowGroups`, so that no storage panel crosses them. `vector` is float32. `taps` is a depthwise
- * convolution weight (C, 1, K), float32.
+ * How a backend may store a parameter: `matrix` is read by linear and embedding and may be quantised, `vector` is
+ * float32, `taps` is a depthwise convolution weight (C, 1, K), float32.
  */
 export interface ParameterSpec {
   readonly name: string;
   readonly shape: Shape;
   readonly layout: 'matrix' | 'vector' | 'taps';
-  /** Sizes of the row groups, in order; together shape[0]. */
-  readonly rowGroups: readonly number[];
 }
 
 /** One layer's piece of a state slot; offsets are in floats from the start of the slot. */

@@ -62,15 +62,14 @@ export function layerWidth({ E, P, N }: MixerShape, dims: number): LayerWidth {
 /** Parameters of a mixer under `prefix`; `outScale` divides out_proj's initial weight, `biases` starts the biases. */
 export function mixerParameters(prefix: string, shape: MixerShape, outScale: number, biases: (fanIn: number) => Initialiser): ParameterDeclaration[] {
   const { D, E, P, H, N, taps, config } = shape;
-  const rowGroups = [E, E, N, N, H];
   const rows = 2 * E + 2 * N + H;
   const channels = E + 2 * N;
   const taper = uniform(config.convInit ?? 1 / Math.sqrt(taps));
   const out = uniform(1 / Math.sqrt(E) / outScale);
   return [
-    matrix(`${prefix}in_proj.weight`, rows, D, linearInit(D), rowGroups),
+    matrix(`${prefix}in_proj.weight`, rows, D, linearInit(D)),
     ...(config.bias ? [vector(`${prefix}in_proj.bias`, [rows], biases(D))] : []),
-    { name: `${prefix}conv1d.weight`, shape: [channels, 1, taps], layout: 'taps', rowGroups: [channels], init: taper },
+    { name: `${prefix}conv1d.weight`, shape: [channels, 1, taps], layout: 'taps', init: taper },
     ...(config.convBias ? [vector(`${prefix}conv1d.bias`, [channels], uniform(1 / Math.sqrt(taps)))] : []),
     vector(`${prefix}dt_bias`, [H], dtBiasInit(config)),
     vector(`${prefix}A_log`, [H], logUniform(config.AInitRange)),

@@ -44,12 +44,12 @@ export const dtBiasInit =
     return dt + Math.log(-Math.expm1(-dt));
   };
 
-export function matrix(name: string, rows: number, columns: number, init: Initialiser, rowGroups: readonly number[] = [rows]): ParameterDeclaration {
-  return { name, shape: [rows, columns], layout: 'matrix', rowGroups, init };
+export function matrix(name: string, rows: number, columns: number, init: Initialiser): ParameterDeclaration {
+  return { name, shape: [rows, columns], layout: 'matrix', init };
 }
 
 export function vector(name: string, shape: readonly number[], init: Initialiser): ParameterDeclaration {
-  return { name, shape, layout: 'vector', rowGroups: [shape[0]!], init };
+  return { name, shape, layout: 'vector', init };
 }
 
 /** Draws rows of a parameter in order; the stream depends on the seed and the parameter's name alone. */

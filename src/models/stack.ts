@@ -43,7 +43,7 @@ export function stackParameters(stack: StackShape): ParameterDeclaration[] {
       ...(hidden > 0
         ? [
             ...normParameters(`${layer}norm2`, stack),
-            matrix(`${layer}mlp.fc1.weight`, 2 * hidden, mixer.D, linearInit(mixer.D), [hidden, hidden]),
+            matrix(`${layer}mlp.fc1.weight`, 2 * hidden, mixer.D, linearInit(mixer.D)),
             matrix(`${layer}mlp.fc2.weight`, mixer.D, hidden, uniform(1 / Math.sqrt(hidden) / outScale)),
           ]
         : []),

@@ -18,8 +18,6 @@ export interface OperandCase {
   readonly shape: Shape;
   readonly dtype?: 'f32' | 'i32';
   readonly fill?: Fill;
-  /** Row groups of a matrix operand; one group of all rows unless given. */
-  readonly rowGroups?: readonly number[];
 }
 
 export interface OpCase {

@@ -22,7 +22,7 @@ export interface CpuBuffer {
 /**
  * A weight in memory. `vector`: float32, contiguous, 16 floats of slack. `taps`: float32 [K][stride], channels
  * contiguous. `matrix`: row-major [rows][stride] in any dtype, columns zero-padded to 16, for i8 with float32 scales
- * [rows][stride / groupSize]. `storageRow` maps a row to its place.
+ * [rows][stride / groupSize].
  */
 export interface CpuWeight {
   readonly dtype: WeightDType;
@@ -33,14 +33,6 @@ export interface CpuWeight {
   readonly scales: number;
   /** Columns that share one scale (i8). */
   readonly groupSize: number;
-  /** First row of each row group and where it lies in storage. */
-  readonly groups: readonly { readonly row: number; readonly storageRow: number }[];
-}
-
-/** Where a row that starts a segment lies in storage. */
-export function storageRow(weight: CpuWeight, row: number): number {
-  const group = weight.groups.findLast((g) => g.row <= row)!;
-  return group.storageRow + row - group.row;
 }
 
 /** A piece of the state: slot s of the batch row is at `load<u32>(slotTable + 4 * slot) + offset` (bytes). */

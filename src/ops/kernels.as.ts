@@ -1,5 +1,6 @@
 /** Every kernel by the name that the `cpu.ts` files call it: the index of its function in the module's table. */
 
+import { chunkScan, chunkScanPrepare } from './chunk-scan/chunk.as';
 import { chunkScanStep } from './chunk-scan/step.as';
 import { conv1dSilu } from './conv1d-silu/kernel.as';
 import { embedding } from './embedding/kernel.as';
@@ -18,6 +19,8 @@ function index(kernel: Kernel): u32 {
   return kernel.index;
 }
 
+export const chunk_scan_index = index(chunkScan);
+export const chunk_scan_prepare_index = index(chunkScanPrepare);
 export const chunk_scan_step_index = index(chunkScanStep);
 export const conv1d_silu_index = index(conv1dSilu);
 export const cross_entropy_rows_index = index(crossEntropyRows);

@@ -3,8 +3,8 @@
  * calls while it traces.
  *
  * Axes are letters. `*` stands for all leading axes (rows); a trailing `?` on an operand's axes makes it optional;
- * `matrix`, `vector`, `taps` and `state` name operands whose shape the op checks itself. A letter must have one size
- * in all operands that name it.
+ * `matrix`, `vector`, `taps` and `state` name operands that are stored apart; with axes behind the word these are matched,
+ * without them the op checks the shape itself. A letter must have one size in all operands that name it.
  */
 
 import { MatMambaError } from '../errors.ts';
@@ -64,7 +64,8 @@ function matchAxes(name: string, declared: Readonly<Record<string, string>>, inp
       if (optional) continue;
       throw new MatMambaError('INTERNAL', `${name} was called without '${operand}'`);
     }
-    if (UNSHAPED.has(letters[0]!)) continue;
+    if (UNSHAPED.has(letters[0]!) && letters.length === 1) continue;
+    if (UNSHAPED.has(letters[0]!)) letters.shift();
     const { shape } = sym;
     const fail = (): never => {
       const expected = letters.map((letter) => (letter === '*' ? '...' : (axes[letter] ?? letter))).join(', ');

@@ -15,22 +15,27 @@ export function formatShape(shape: Shape): string {
   return `(${shape.join(', ')})`;
 }
 
+function checkArray(array: TypedArray, shape: Shape, dtype: DType): void {
+  if (array.length !== sizeOf(shape)) {
+    throw new MatMambaError('SHAPE', `${array.length} elements do not fill the shape ${formatShape(shape)}`);
+  }
+  if (array.BYTES_PER_ELEMENT !== bytesOf(dtype)) {
+    throw new MatMambaError('SHAPE', `dtype ${dtype} has ${bytesOf(dtype)} bytes an element, the array ${array.BYTES_PER_ELEMENT}`);
+  }
+}
+
 /** A row-major array in host memory. The caller owns it; `dispose()` lets go of the bytes early. */
 export class Tensor {
   readonly shape: Shape;
   readonly dtype: DType;
-  #array: TypedArray | undefined;
+  #array: TypedArray | (() => TypedArray) | undefined;
 
-  constructor(array: TypedArray, shape: Shape, dtype: DType) {
+  /** `array` may be a function that fetches the elements when they are first asked for. */
+  constructor(array: TypedArray | (() => TypedArray), shape: Shape, dtype: DType) {
     if (shape.some((n) => !Number.isInteger(n) || n < 0)) {
       throw new MatMambaError('SHAPE', `a shape holds whole numbers of at least 0, got ${formatShape(shape)}`);
     }
-    if (array.length !== sizeOf(shape)) {
-      throw new MatMambaError('SHAPE', `${array.length} elements do not fill the shape ${formatShape(shape)}`);
-    }
-    if (array.BYTES_PER_ELEMENT !== bytesOf(dtype)) {
-      throw new MatMambaError('SHAPE', `dtype ${dtype} has ${bytesOf(dtype)} bytes an element, the array ${array.BYTES_PER_ELEMENT}`);
-    }
+    if (typeof array !== 'function') checkArray(array, shape, dtype);
     this.shape = Object.freeze([...shape]);
     this.dtype = dtype;
     this.#array = array;
@@ -44,6 +49,11 @@ export class Tensor {
   /** The elements now, without a copy (bf16 and f16 as their bits). @throws DISPOSED */
   get array(): TypedArray {
     if (!this.#array) throw new MatMambaError('DISPOSED', 'this tensor was disposed');
+    if (typeof this.#array === 'function') {
+      const fetched = this.#array();
+      checkArray(fetched, this.shape, this.dtype);
+      this.#array = fetched;
+    }
     return this.#array;
   }
 

@@ -1,6 +1,6 @@
 /** Runs one conformance case on a backend and compares every result with the float64 reference. */
 
-import type { Backend, DeviceWeight, ProgramInputs, WeightStorage } from '../../src/backends/backend.ts';
+import type { Backend, DeviceWeight, ProgramInputs, StateSlot, WeightStorage } from '../../src/backends/backend.ts';
 import { Graph, type ParameterSpec, type Sym } from '../../src/graph/graph.ts';
 import { CONFORMANCE } from '../../src/ops/all-cases.ts';
 import { type HostValue, type OpCase, type OperandCase, fillOperand } from '../../src/ops/cases.ts';
@@ -17,11 +17,11 @@ export interface CaseResult {
 const PARAMETER_LAYOUTS = ['matrix', 'vector', 'taps'] as const;
 
 function layoutOf(axes: string): (typeof PARAMETER_LAYOUTS)[number] | undefined {
-  return PARAMETER_LAYOUTS.find((layout) => axes.replace('?', '') === layout);
+  return PARAMETER_LAYOUTS.find((layout) => axes.startsWith(layout));
 }
 
-function parameterSpec(name: string, layout: ParameterSpec['layout'], { shape, rowGroups }: OperandCase): ParameterSpec {
-  return { name, shape, layout, rowGroups: rowGroups ?? [shape[0]!] };
+function parameterSpec(name: string, layout: ParameterSpec['layout'], { shape }: OperandCase): ParameterSpec {
+  return { name, shape, layout };
 }
 
 /** Relative L2 error of `got` against `expected`. */
@@ -43,7 +43,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
   const inputs: Record<string, Float32Array | Int32Array> = {};
   const host: Record<string, HostValue> = {};
   const operands: Record<string, Sym> = {};
-  const slots: { name: string; slots: number[]; size: number }[] = [];
+  const slots: { name: string; slots: StateSlot[]; size: number }[] = [];
   for (const [name, operand] of Object.entries(testCase.operands)) {
     const axes = op.inputAxes[name]!;
     const data = fillOperand(testCase.name, name, operand);
@@ -55,15 +55,15 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
       const weight = await backend.upload(spec, storage, { rows: (first, count) => source.subarray(first * columns, (first + count) * columns) });
       weights.set(name, weight);
       operands[name] = graph.parameter(spec);
-      host[name] = { shape: operand.shape, data: Float64Array.from(backend.download(weight, 0, operand.shape[0]!)) };
+      host[name] = { shape: operand.shape, data: Float64Array.from(weight.read(0, operand.shape[0]!)) };
     } else if (axes.startsWith('state')) {
       // State operands are (slots, ...): one slot of the rest for each.
       const [count, ...shape] = operand.shape as [number, ...number[]];
       const size = shape.reduce((a, b) => a * b, 1);
-      const made: number[] = [];
+      const made: StateSlot[] = [];
       for (let i = 0; i < count; i++) {
         const slot = backend.createSlot(4 * size);
-        await backend.writeSlot(slot, new Uint8Array(Float32Array.from(data.subarray(i * size, (i + 1) * size)).buffer));
+        await slot.write(new Uint8Array(Float32Array.from(data.subarray(i * size, (i + 1) * size)).buffer));
         made.push(slot);
       }
       slots.push({ name, slots: made, size });
@@ -78,7 +78,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
   }
   // Cases number slots from 0; the backend hands out its own.
   const first = slots[0];
-  if (first && inputs['slots']) inputs['slots'] = inputs['slots'].map((slot) => first.slots[slot]!) as Int32Array;
+  if (first && inputs['slots']) inputs['slots'] = inputs['slots'].map((slot) => first.slots[slot]!.index) as Int32Array;
   const outputs = op(operands, testCase.attributes ?? {});
   for (const [name, sym] of Object.entries(outputs)) graph.output(name, sym);
   const arena = backend.createArena();
@@ -87,13 +87,13 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
     await program.run(inputs as ProgramInputs);
     for (const { slots: made, size, name } of slots) {
       for (const [i, slot] of made.entries()) {
-        await backend.writeSlot(slot, new Uint8Array(Float32Array.from(host[name]!.data.subarray(i * size, (i + 1) * size)).buffer));
+        await slot.write(new Uint8Array(Float32Array.from(host[name]!.data.subarray(i * size, (i + 1) * size)).buffer));
       }
     }
     const got: Record<string, ArrayLike<number>> = await program.run(inputs as ProgramInputs);
     for (const { name, slots: made, size } of slots) {
       const all = new Float32Array(made.length * size);
-      for (const [i, slot] of made.entries()) all.set(new Float32Array((await backend.readSlot(slot)).buffer), i * size);
+      for (const [i, slot] of made.entries()) all.set(new Float32Array((await slot.read()).buffer), i * size);
       got[name] = all;
     }
     const expected = CONFORMANCE[opName].reference(host, { ...op.defaults, ...testCase.attributes });
@@ -101,8 +101,8 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
   } finally {
     program.dispose();
     arena.dispose();
-    for (const weight of weights.values()) backend.release(weight);
-    for (const { slots: made } of slots) for (const slot of made) backend.releaseSlot(slot);
+    for (const weight of weights.values()) weight.release();
+    for (const { slots: made } of slots) for (const slot of made) slot.release();
   }
 }
 

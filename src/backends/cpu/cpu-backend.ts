@@ -12,6 +12,7 @@ import {
   type Capabilities,
   type DeviceWeight,
   type Program,
+  type StateSlot,
   type WeightSource,
   type WeightStorage,
   WEIGHT_DTYPES,
@@ -23,7 +24,8 @@ import { type KernelModule, loadKernelModule } from './module.ts';
 import { CpuArena, CpuProgram } from './program.ts';
 import { cpuKernels } from './table.ts';
 import { Team } from './team.ts';
-import { type WeightMemory, packInt8Rows, packRows, storageOf, unpackRows } from './weights.ts';
+import { type WeightStorage as PlacedWeight, type WeightMemory, packInt8Rows, packRows, readInt8Rows, storageOf, unpackRows } from './weights.ts';
+import type { Shape } from '../../tensor/tensor.ts';
 
 export interface CpuOptions {
   /** Worker threads; all cores unless given. More than there are cores is slower, not faster. */
@@ -35,9 +37,6 @@ export interface CpuOptions {
 const PIECE_BYTES = 16 * 2 ** 20;
 const MAXIMUM_SLOTS = 16384;
 
-interface StoredWeight extends DeviceWeight, CpuWeight {
-  readonly placed: ReturnType<typeof storageOf>;
-}
 
 export class CpuBackend implements Backend {
   readonly name = 'cpu';
@@ -49,7 +48,7 @@ export class CpuBackend implements Backend {
   readonly slotTable: number;
   readonly #module: KernelModule;
   readonly #blasDescription: string;
-  readonly #slots = new Map<number, { pointer: number; bytes: number }>();
+  #slotCount = 0;
   readonly #freeSlots: number[] = [];
 
   private constructor(heap: Heap, team: Team, module: KernelModule, blas: boolean, blasDescription: string) {
@@ -100,20 +99,7 @@ export class CpuBackend implements Backend {
     const placed = storageOf(spec, dtype, quantised ? { groupSize: quantised.groupSize } : {});
     const pointer = this.heap.allocate(placed.bytes, spec.name);
     const scales = placed.scaleBytes > 0 ? this.heap.allocate(placed.scaleBytes, spec.name) : 0;
-    const weight: StoredWeight = {
-      spec,
-      storage: stored,
-      bytes: placed.bytes + placed.scaleBytes,
-      placed,
-      dtype,
-      layout: spec.layout,
-      shape: spec.shape,
-      pointer,
-      stride: placed.stride,
-      scales,
-      groupSize: placed.groupSize,
-      groups: placed.groups,
-    };
+    const weight = new StoredWeight(this.heap, spec, stored, placed, pointer, scales);
     try {
       const piece = Math.max(1, Math.floor(PIECE_BYTES / (4 * placed.columns)));
       for (let first = 0; first < placed.rows; first += piece) {
@@ -121,27 +107,17 @@ export class CpuBackend implements Backend {
         const count = Math.min(piece, placed.rows - first);
         if (quantised) {
           const { values, scales: given } = await quantised.rows(first, count);
-          packInt8Rows(placed, this.#memoryOf(weight), first, values, given);
-        } else packRows(placed, this.#memoryOf(weight), first, await source.rows(first, count));
+          packInt8Rows(placed, weight.memory, first, values, given);
+        } else {
+          const rows = await source.rows(first, count);
+          packRows(placed, weight.memory, first, rows);
+        };
       }
     } catch (error) {
-      this.release(weight);
+      weight.release();
       throw error;
     }
     return weight;
-  }
-
-  download(weight: DeviceWeight, first: number, count: number): Float32Array {
-    const stored = weight as StoredWeight;
-    const rows = new Float32Array(count * stored.placed.columns);
-    unpackRows(stored.placed, this.#memoryOf(stored), first, rows);
-    return rows;
-  }
-
-  release(weight: DeviceWeight): void {
-    const { pointer, scales } = weight as StoredWeight;
-    this.heap.free(pointer);
-    if (scales) this.heap.free(scales);
   }
 
   createArena(): Arena {
@@ -152,53 +128,103 @@ export class CpuBackend implements Backend {
     return new CpuProgram(this, graph, weights as ReadonlyMap<string, StoredWeight>, arena as CpuArena);
   }
 
-  createSlot(bytes: number): number {
-    const slot = this.#freeSlots.pop() ?? this.#slots.size;
-    if (slot >= MAXIMUM_SLOTS) {
+  createSlot(bytes: number): StateSlot {
+    const index = this.#freeSlots.pop() ?? this.#slotCount;
+    if (index >= MAXIMUM_SLOTS) {
       throw new MatMambaError('MEMORY', `all ${MAXIMUM_SLOTS} state slots are taken`, { hint: 'dispose of states that are no longer needed' });
     }
     const pointer = this.heap.allocate(bytes, 'a state');
+    if (index === this.#slotCount) this.#slotCount++;
     this.heap.bytes(pointer, bytes).fill(0);
-    this.heap.ints(this.slotTable, MAXIMUM_SLOTS)[slot] = pointer;
-    this.#slots.set(slot, { pointer, bytes });
-    return slot;
+    this.heap.ints(this.slotTable, MAXIMUM_SLOTS)[index] = pointer;
+    const memory = (): Uint8Array => {
+      if (released) throw new MatMambaError('DISPOSED', 'this state was disposed');
+      return this.heap.bytes(pointer, bytes);
+    };
+    let released = false;
+    return {
+      index,
+      read: () => this.team.exclusive(() => memory().slice()),
+      write: (given) => this.team.exclusive(() => memory().set(given)),
+      release: () =>
+        void this.team.exclusive(() => {
+          if (released) return;
+          released = true;
+          this.heap.free(pointer);
+          this.#freeSlots.push(index);
+        }),
+    };
   }
 
-  readSlot(slot: number): Promise<Uint8Array> {
-    return this.team.exclusive(() => this.#slotBytes(slot).slice());
-  }
-
-  writeSlot(slot: number, bytes: Uint8Array): Promise<void> {
-    return this.team.exclusive(() => this.#slotBytes(slot).set(bytes));
-  }
-
-  /** Frees the slot once all earlier runs are done. */
-  releaseSlot(slot: number): void {
-    void this.team.exclusive(() => {
-      const held = this.#slots.get(slot);
-      if (!held) return;
-      this.heap.free(held.pointer);
-      this.#slots.delete(slot);
-      this.#freeSlots.push(slot);
-    });
+  settled(): Promise<void> {
+    return this.team.exclusive(() => {});
   }
 
   async dispose(): Promise<void> {
     await this.team.dispose();
-  }
-
-  #slotBytes(slot: number): Uint8Array {
-    const held = this.#slots.get(slot);
-    if (!held) throw new MatMambaError('DISPOSED', 'this state was disposed');
-    return this.heap.bytes(held.pointer, held.bytes);
-  }
-
-  #memoryOf({ pointer, scales, placed }: StoredWeight): WeightMemory {
-    return { values: this.heap.bytes(pointer, placed.bytes), scales: this.heap.floats(scales, placed.scaleBytes / 4) };
   }
 }
 
 async function coreCount(): Promise<number> {
   const { availableParallelism } = await import('node:os');
   return availableParallelism();
+}
+
+/** A weight in the heap: what kernels read of it, and the way back to float32. */
+class StoredWeight implements DeviceWeight, CpuWeight {
+  readonly spec: ParameterSpec;
+  readonly storage: WeightStorage;
+  readonly pointer: number;
+  readonly scales: number;
+  readonly #heap: Heap;
+  readonly #placed: PlacedWeight;
+
+  constructor(heap: Heap, spec: ParameterSpec, storage: WeightStorage, placed: PlacedWeight, pointer: number, scales: number) {
+    this.#heap = heap;
+    this.spec = spec;
+    this.storage = storage;
+    this.#placed = placed;
+    this.pointer = pointer;
+    this.scales = scales;
+  }
+
+  get dtype(): WeightDType {
+    return this.#placed.dtype;
+  }
+  get layout(): ParameterSpec['layout'] {
+    return this.spec.layout;
+  }
+  get shape(): Shape {
+    return this.spec.shape;
+  }
+  get stride(): number {
+    return this.#placed.stride;
+  }
+  get groupSize(): number {
+    return this.#placed.groupSize;
+  }
+  get bytes(): number {
+    return this.#placed.bytes + this.#placed.scaleBytes;
+  }
+
+  /** Views of its memory as it is now. */
+  get memory(): WeightMemory {
+    const { bytes, scaleBytes } = this.#placed;
+    return { values: this.#heap.bytes(this.pointer, bytes), scales: this.#heap.floats(this.scales, scaleBytes / 4) };
+  }
+
+  read(first: number, count: number): Float32Array {
+    const rows = new Float32Array(count * this.#placed.columns);
+    unpackRows(this.#placed, this.memory, first, rows);
+    return rows;
+  }
+
+  readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array } {
+    return readInt8Rows(this.#placed, this.memory, first, count);
+  }
+
+  release(): void {
+    this.#heap.free(this.pointer);
+    if (this.scales) this.#heap.free(this.scales);
+  }
 }

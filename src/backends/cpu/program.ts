@@ -102,11 +102,13 @@ class ResolvedNode implements CpuNode {
   }
 }
 
+/** What a program holds per node: its graph here, its calls in shared memory. */
+const NODE_BYTES = 1200;
+
 interface Table {
   readonly epoch: number;
   readonly pointer: number;
   readonly entries: number;
-  readonly bytes: number;
   /** Node index of each call, for profiles. */
   readonly nodeOfCall: readonly number[];
 }
@@ -129,7 +131,7 @@ export class CpuProgram implements Program {
   }
 
   get bytes(): number {
-    return this.#table?.bytes ?? 0;
+    return this.#graph.nodes.length * NODE_BYTES;
   }
 
   run(inputs: ProgramInputs, options: RunOptions = {}): Promise<Record<string, Float32Array>> {
@@ -150,8 +152,10 @@ export class CpuProgram implements Program {
   }
 
   dispose(): void {
-    this.#disposed = true;
-    this.#dropTable();
+    void this.backend.team.exclusive(() => {
+      this.#disposed = true;
+      this.#dropTable();
+    });
   }
 
   #kernelOf(node: GraphNode): CpuKernel {
@@ -188,7 +192,7 @@ export class CpuProgram implements Program {
         else floats[at++] = arg.f32;
       }
     }
-    this.#table = { epoch: this.#arena.epoch, pointer, entries: calls.length, bytes: 4 * words, nodeOfCall };
+    this.#table = { epoch: this.#arena.epoch, pointer, entries: calls.length, nodeOfCall };
     return this.#table;
   }
 

@@ -37,8 +37,6 @@ export interface WeightStorage {
   readonly groupSize: number;
   /** Scales of a row. */
   readonly scaleGroups: number;
-  /** First row of each row group and where it lies in storage. */
-  readonly groups: readonly { readonly row: number; readonly storageRow: number }[];
 }
 
 /** Views of the memory that a storage describes: `bytes` and `scaleBytes` long. */
@@ -50,16 +48,10 @@ export interface WeightMemory {
 
 /** The storage of a parameter; `groupSize` gives int8 one scale per so many columns instead of one per row. */
 export function storageOf(spec: ParameterSpec, dtype: WeightDType, options: { readonly groupSize?: number } = {}): WeightStorage {
-  const { layout, shape, rowGroups } = spec;
+  const { layout, shape } = spec;
   const rows = shape[0] ?? 1;
   const columns = shape.slice(1).reduce((a, b) => a * b, 1);
-  let row = 0;
-  const groups = rowGroups.map((size) => {
-    const start = row;
-    row += size;
-    return { row: start, storageRow: start };
-  });
-  const plain = { layout, dtype: 'f32', rows, columns, scaleBytes: 0, groupSize: 0, scaleGroups: 0, groups } as const;
+  const plain = { layout, dtype: 'f32', rows, columns, scaleBytes: 0, groupSize: 0, scaleGroups: 0 } as const;
   if (layout === 'vector') return { ...plain, stride: columns, bytes: 4 * (rows * columns + VECTOR_SLACK) };
   if (layout === 'taps') {
     const stride = paddedColumns(rows);
@@ -145,6 +137,18 @@ export function unpackRows(storage: WeightStorage, memory: WeightMemory, firstRo
       out[column]! *= memory.scales[(firstRow + row) * scaleGroups + Math.floor(column / groupSize)]!;
     }
   }
+}
+
+/** Copies rows as they are stored in int8: contiguous values, and the scales of each row. */
+export function readInt8Rows(storage: WeightStorage, memory: WeightMemory, firstRow: number, count: number): { values: Int8Array; scales: Float32Array } {
+  const { columns, stride, scaleGroups } = storage;
+  const source = new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length);
+  const values = new Int8Array(count * columns);
+  for (let row = 0; row < count; row++) {
+    const at = (firstRow + row) * stride;
+    values.set(source.subarray(at, at + columns), row * columns);
+  }
+  return { values, scales: memory.scales.slice(firstRow * scaleGroups, (firstRow + count) * scaleGroups) };
 }
 
 function rowsIn({ rows, columns }: WeightStorage, firstRow: number, length: number): number {

@@ -32,7 +32,7 @@ function linearCase({ name, k, columns, groups, counts }: Layer, rows: number, b
     name: `${name}, ${rows} x ${k}${bias ? ', bias' : ''}`,
     operands: {
       x: { shape: [rows, k] },
-      weight: { shape: [start, columns], rowGroups: groups, fill: { kind: 'normal', scale: k ** -0.5 } },
+      weight: { shape: [start, columns], fill: { kind: 'normal', scale: k ** -0.5 } },
       ...(bias ? { bias: { shape: [start] } } : {}),
     },
     attributes: { segments },

@@ -1,6 +1,6 @@
 import { paddedColumns, segmentColumns } from '../../graph/graph.ts';
 import type { Segment } from '../../graph/graph.ts';
-import { type CpuCall, type CpuKernel, type CpuNode, type CpuWeight, type WeightDType, storageRow } from '../cpu-kernel.ts';
+import { type CpuCall, type CpuKernel, type CpuNode, type CpuWeight, type WeightDType } from '../cpu-kernel.ts';
 
 /** The numbers that kernels know a weight's dtype by. */
 const DTYPE_NUMBERS: Readonly<Record<WeightDType, number>> = { f32: 0, bf16: 1, f16: 2, i8: 3 };
@@ -47,16 +47,13 @@ export function linearCalls(_node: Pick<CpuNode, 'threads' | 'blas'>, scratch: n
     scratchBytes: 4 * paddedColumns(k),
     segments: segments.length,
   };
-  const tail = segments.flatMap(({ start, count }, i) => {
-    const row = storageRow(weight, start);
-    return [
-      weight.pointer + row * weight.stride * ELEMENT_BYTES[weight.dtype],
-      weight.scales + 4 * row * head.scaleGroups,
-      bias ? bias.pointer + 4 * start : 0,
-      count,
-      columns[i]!,
-    ];
-  });
+  const tail = segments.flatMap(({ start, count }, i) => [
+    weight.pointer + start * weight.stride * ELEMENT_BYTES[weight.dtype],
+    weight.scales + 4 * start * head.scaleGroups,
+    bias ? bias.pointer + 4 * start : 0,
+    count,
+    columns[i]!,
+  ]);
   return [{ kernel: 'linear', args: [...Object.values(head), ...tail] }];
 }
 

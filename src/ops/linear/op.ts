@@ -1,9 +1,9 @@
 /** The linear map on row segments and a column prefix of a weight: every nested width of a layer is a view of it. */
 
 import { MatMambaError } from '../../errors.ts';
-import { type Segment, type Sym, segmentColumns } from '../../graph/graph.ts';
+import { type Segment, segmentColumns } from '../../graph/graph.ts';
 import { formatShape } from '../../tensor/tensor.ts';
-import { type Op, defineOp } from '../op.ts';
+import { defineOp } from '../op.ts';
 
 const NO_SEGMENTS: readonly Segment[] = [];
 
@@ -15,7 +15,6 @@ export function linearWidth(segments: readonly Segment[]): number {
 /**
  * y[:, column(s) + i] = x . weight[s.start + i, :K] + bias[s.start + i] for every segment s; the columns that pad a
  * segment to a multiple of 16 are zero. x: (*, K), weight: (R, >= K), bias: (R), y: (*, linearWidth(segments)).
- * A segment starts where a row group starts.
  * @throws SHAPE
  */
 export const linear = defineOp({
@@ -34,23 +33,6 @@ export const linear = defineOp({
     if (segments.length === 0) fail('no segments');
     for (const { start, count } of segments) {
       if (count < 1 || start + count > shape[0]!) fail(`rows ${start}..${start + count} of ${formatShape(shape)}`);
-      if (!groupStarts(weight!).has(start)) fail(`row ${start} starts no row group of 'weight'`);
     }
   },
 });
-
-function groupStarts({ value }: Sym): Set<number> {
-  if (value.kind !== 'parameter') return new Set([0]);
-  let row = 0;
-  return new Set(value.parameter.rowGroups.map((size) => (row += size) - size));
-}
-
-/** An op of which some attributes follow from its operands, so that a call need not repeat them. */
-export function deriveAttributes<I extends string, O extends string, A extends Op['defaults']>(
-  op: Op<I, O, A>,
-  derive: (inputs: Readonly<Partial<Record<I, Sym | undefined>>>) => Partial<A>,
-): Op<I, O, A> {
-  const call = (inputs: Readonly<Partial<Record<I, Sym | undefined>>>, attributes: Partial<A> = {}) =>
-    op(inputs, { ...attributes, ...derive(inputs) });
-  return Object.defineProperties(call, Object.getOwnPropertyDescriptors(op)) as Op<I, O, A>;
-}

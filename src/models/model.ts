@@ -1,0 +1,163 @@
+/** What block, language model and vision model have in common: weights in and out, saving, memory, disposal. */
+
+import { type Capabilities, type WeightStorage, tensorDType } from '../backends/backend.ts';
+import { type CheckpointFormat, type JsonObject, PIECE_BYTES, type TensorToSave, formatPythonJson, saveTensors, writeFileAtomic } from '../checkpoint/index.ts';
+import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
+import { bytesOf, fromFloat32 } from '../tensor/dtype.ts';
+import { Tensor, sizeOf } from '../tensor/tensor.ts';
+import type { ParameterDeclaration } from './parameters.ts';
+import type { ModelRuntime } from './runtime.ts';
+import { SCALE_SUFFIX, checkTensors, tensorWeights } from './weight-sources.ts';
+
+export interface SaveModelOptions {
+  /** `safetensors` (default), or `pytorch` for the original implementation. */
+  readonly format?: CheckpointFormat | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The parameters of a model by name, and other names of the same tensors (tied weights). */
+export interface ParameterSet {
+  readonly declared: ReadonlyMap<string, ParameterDeclaration>;
+  readonly aliases: ReadonlyMap<string, string>;
+}
+
+export function parameterSet(declarations: readonly ParameterDeclaration[], aliases: Readonly<Record<string, string>> = {}): ParameterSet {
+  return { declared: new Map(declarations.map((one) => [one.name, one])), aliases: new Map(Object.entries(aliases)) };
+}
+
+export interface MemoryReport {
+  /** Weights as they are stored. */
+  readonly weightBytes: number;
+  /** Activations and programs. */
+  readonly workBytes: number;
+}
+
+export abstract class Model implements AsyncDisposable {
+  protected readonly runtime: ModelRuntime;
+  protected readonly parameters: ParameterSet;
+
+  protected constructor(runtime: ModelRuntime, parameters: ParameterSet) {
+    this.runtime = runtime;
+    this.parameters = parameters;
+  }
+
+  /** The original's `config.json` fields. */
+  protected abstract configJson(): JsonObject;
+
+  /** Storage of matrices. */
+  get dtype(): WeightStorage {
+    return this.runtime.dtype;
+  }
+
+  /** Number of parameters, tied weights once. */
+  get parameterCount(): number {
+    return [...this.parameters.declared.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  }
+
+  capabilities(): Capabilities {
+    return this.runtime.backend.capabilities();
+  }
+
+  memory(): MemoryReport {
+    return { weightBytes: this.runtime.weightBytes, workBytes: this.runtime.workBytes };
+  }
+
+  /**
+   * All tensors under the original's names, tied names included. Elements are fetched from the device when a tensor is
+   * first read; int8 weights come dequantised as float32.
+   */
+  stateDict(): Record<string, Tensor> {
+    const tensors: Record<string, Tensor> = {};
+    for (const declaration of this.parameters.declared.values()) {
+      const dtype = tensorDType(this.runtime.weight(declaration.name).storage);
+      tensors[declaration.name] = new Tensor(() => fromFloat32(dtype, this.runtime.read(declaration)), declaration.shape, dtype);
+    }
+    for (const [alias, name] of this.parameters.aliases) tensors[alias] = tensors[name]!;
+    return tensors;
+  }
+
+  /**
+   * Replaces all weights. Tied names need to be given once.
+   * @throws WEIGHTS for missing, unknown or not finite tensors, SHAPE; then nothing has changed
+   */
+  async loadStateDict(tensors: Readonly<Record<string, Tensor>>): Promise<void> {
+    const { declared, aliases } = this.parameters;
+    const aliasOf = new Map([...aliases].map(([alias, name]) => [name, alias]));
+    const nameOf = (name: string): string => (name in tensors ? name : (aliasOf.get(name) ?? name));
+    const found = new Map(Object.entries(tensors));
+    for (const name of declared.keys()) {
+      const tensor = tensors[nameOf(name)];
+      if (tensor) found.set(name, tensor);
+    }
+    checkTensors(found, declared, aliases, 'the state dict');
+    const sourceOf = tensorWeights(tensors, nameOf);
+    for (const declaration of declared.values()) sourceOf(declaration).rows(0, declaration.shape[0]!);
+    await this.runtime.replace([...declared.values()], sourceOf);
+  }
+
+  /**
+   * Writes `config.json` and the weights as they are stored: float32, bfloat16, half, or int8 with float32 scales
+   * (in the pytorch format int8 is written as float32).
+   * @throws FILE when the folder cannot be written; earlier files stay as they were
+   */
+  async savePretrained(folder: string, options: SaveModelOptions = {}): Promise<void> {
+    refuseUnknownKeys(options, ['format', 'signal'], 'savePretrained');
+    const { format = 'safetensors', signal } = options;
+    if (format !== 'safetensors' && format !== 'pytorch') {
+      throw new MatMambaError('OPTION', `there is no format '${String(format)}'`, { hint: "formats: 'safetensors', 'pytorch'" });
+    }
+    const { mkdir } = await import('node:fs/promises');
+    await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
+      throw new MatMambaError('FILE', `cannot make the folder ${folder}`, { cause });
+    });
+    const tensors = [...this.parameters.declared.values()].flatMap((declaration) => this.#tensorsToSave(declaration, format));
+    for (const [alias, name] of this.parameters.aliases) {
+      const { dtype, shape } = tensors.find((tensor) => tensor.name === name)!;
+      tensors.push({ name: alias, dtype, shape, aliasOf: name, chunks: () => [] });
+    }
+    const metadata = { format: 'pt', ...(this.dtype === 'int8' && format === 'safetensors' ? { quantisation: 'int8 symmetric, one scale per row' } : {}) };
+    await saveTensors(folder, format, tensors, { metadata, ...(signal ? { signal } : {}) });
+    await writeFileAtomic(`${folder}/config.json`, `${formatPythonJson(this.configJson(), 4)}\n`);
+    await this.saveCompanions(folder);
+  }
+
+  /** Files beside the weights, such as the tokenizer. */
+  protected async saveCompanions(_folder: string): Promise<void> {}
+
+  async dispose(): Promise<void> {
+    await this.runtime.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+
+  #tensorsToSave(declaration: ParameterDeclaration, format: CheckpointFormat): TensorToSave[] {
+    const { name, shape } = declaration;
+    const weight = this.runtime.weight(name);
+    const rows = shape[0]!;
+    const columns = sizeOf(shape.slice(1));
+    if (weight.storage === 'int8' && format === 'safetensors') {
+      const { values, scales } = weight.readInt8(0, rows);
+      return [
+        { name, dtype: 'i8', shape, chunks: () => new Uint8Array(values.buffer, values.byteOffset, values.byteLength) },
+        { name: name + SCALE_SUFFIX, dtype: 'f32', shape: [rows, scales.length / rows], chunks: () => new Uint8Array(scales.buffer, scales.byteOffset, scales.byteLength) },
+      ];
+    }
+    const dtype = tensorDType(weight.storage);
+    const piece = Math.max(1, Math.floor(PIECE_BYTES / (bytesOf(dtype) * columns)));
+    return [
+      {
+        name,
+        dtype,
+        shape,
+        *chunks() {
+          for (let first = 0; first < rows; first += piece) {
+            const part = fromFloat32(dtype, weight.read(first, Math.min(piece, rows - first)));
+            yield new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+          }
+        },
+      },
+    ];
+  }
+}

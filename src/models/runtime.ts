@@ -1,0 +1,213 @@
+/**
+ * What every model runs on: its weights on a backend, one arena, and a cache of programs by (what, widths, batch,
+ * length). The cache is bounded by bytes and drops what was used longest ago.
+ */
+
+import { type Arena, type Backend, type DeviceWeight, type OpProfile, type Program, type ProgramInputs, type WeightSource, type WeightStorage, WEIGHT_DTYPES, storageFor } from '../backends/backend.ts';
+import { type DeviceOptions, acquireBackend } from '../backends/open.ts';
+import { MatMambaError, nearestWord } from '../errors.ts';
+import { Graph } from '../graph/graph.ts';
+import { sizeOf } from '../tensor/tensor.ts';
+import type { ParameterDeclaration } from './parameters.ts';
+
+/** Where and how a model is held. */
+export interface ModelOptions extends DeviceOptions {
+  /** Storage of matrices: `f32` (default), `bf16`, `f16` or `int8`. Activations, norms and states are float32. */
+  readonly dtype?: WeightStorage | undefined;
+  /** Stops loading. */
+  readonly signal?: AbortSignal | undefined;
+  /** Told of things that are odd but not wrong, such as unknown fields of a config file. */
+  readonly onWarning?: ((message: string) => void) | undefined;
+}
+export const MODEL_OPTION_KEYS = ['device', 'dtype', 'threads', 'blas', 'signal', 'onWarning'] as const;
+
+/** Options that every run takes. */
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Receives time, operations and bytes of every op after the run. */
+  readonly onProfile?: ((ops: readonly OpProfile[]) => void) | undefined;
+}
+export const CALL_OPTION_KEYS = ['signal', 'onProfile'] as const;
+
+const PROGRAM_CACHE_BYTES = 32 * 2 ** 20;
+
+export interface LoadProgress {
+  readonly loadedBytes: number;
+  readonly totalBytes: number;
+}
+
+export class ModelRuntime {
+  readonly backend: Backend;
+  readonly dtype: WeightStorage;
+  readonly #release: () => Promise<void>;
+  readonly #weights = new Map<string, DeviceWeight>();
+  readonly #arena: Arena;
+  readonly #programs = new Map<string, { program: Program; bytes: number }>();
+  #cacheBytes = 0;
+  #loading: Promise<void> = Promise.resolve();
+  #disposed = false;
+
+  private constructor(backend: Backend, release: () => Promise<void>, dtype: WeightStorage) {
+    this.backend = backend;
+    this.dtype = dtype;
+    this.#release = release;
+    this.#arena = backend.createArena();
+  }
+
+  /**
+   * Opens the device and uploads every parameter.
+   * @throws OPTION, DEVICE, MEMORY, WEIGHTS, ABORTED; nothing stays behind
+   */
+  static async open(
+    parameters: Iterable<ParameterDeclaration>,
+    options: ModelOptions,
+    sourceOf: (parameter: ParameterDeclaration) => WeightSource,
+    onProgress?: (progress: LoadProgress) => void,
+  ): Promise<ModelRuntime> {
+    const dtype = options.dtype ?? 'f32';
+    if (!WEIGHT_DTYPES.includes(dtype)) {
+      const near = nearestWord(String(dtype), WEIGHT_DTYPES);
+      throw new MatMambaError('OPTION', `there is no dtype '${String(dtype)}'`, { hint: near ? `did you mean '${near}'?` : `dtypes: ${WEIGHT_DTYPES.join(', ')}` });
+    }
+    const all = [...parameters];
+    const { backend, release } = await acquireBackend(options);
+    const runtime = new ModelRuntime(backend, release, dtype);
+    try {
+      runtime.#checkRoom(all);
+      await runtime.#upload(all, sourceOf, options.signal, onProgress);
+    } catch (error) {
+      await runtime.dispose();
+      throw error;
+    }
+    return runtime;
+  }
+
+  /** Replaces weights; runs that were asked for before see the old ones, later runs the new. */
+  async replace(parameters: readonly ParameterDeclaration[], sourceOf: (parameter: ParameterDeclaration) => WeightSource): Promise<void> {
+    this.checkOpen();
+    const before = this.#loading;
+    const loading = (async (): Promise<void> => {
+      await before;
+      this.#dropPrograms();
+      await this.#upload(parameters, sourceOf, undefined, undefined);
+    })();
+    this.#loading = loading.catch(() => {});
+    await loading;
+  }
+
+  /** Runs the program of `key`, traced and compiled when it is first asked for. @throws DISPOSED, ABORTED, MEMORY, DEVICE */
+  async run(key: string, trace: (graph: Graph) => void, inputs: ProgramInputs, options: CallOptions): Promise<Record<string, Float32Array>> {
+    this.checkOpen();
+    await this.#loading;
+    this.checkOpen();
+    const program = this.#programs.get(key)?.program ?? this.#compile(trace);
+    this.#remember(key, program);
+    return program.run(inputs, { signal: options.signal, profile: options.onProfile });
+  }
+
+  /** A parameter's values as they are stored now. */
+  read({ name, shape }: ParameterDeclaration): Float32Array {
+    this.checkOpen();
+    return this.#weights.get(name)!.read(0, shape[0]!);
+  }
+
+  weight(name: string): DeviceWeight {
+    return this.#weights.get(name)!;
+  }
+
+  get weightBytes(): number {
+    return [...this.#weights.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  /** Bytes of activations and programs. */
+  get workBytes(): number {
+    return this.#arena.bytes + this.#cacheBytes;
+  }
+
+  checkOpen(): void {
+    if (this.#disposed) throw new MatMambaError('DISPOSED', 'this model was disposed');
+  }
+
+  /** Frees everything once what runs is done. */
+  async dispose(): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    await this.#loading;
+    this.#dropPrograms();
+    await this.backend.settled();
+    this.#arena.dispose();
+    for (const weight of this.#weights.values()) weight.release();
+    this.#weights.clear();
+    await this.#release();
+  }
+
+  #checkRoom(parameters: readonly ParameterDeclaration[]): void {
+    const { memoryLimitBytes } = this.backend.capabilities();
+    const needed = (dtype: WeightStorage): number => parameters.reduce((sum, spec) => sum + sizeOf(spec.shape) * elementBytes(storageFor(spec, dtype)), 0);
+    if (needed(this.dtype) <= memoryLimitBytes) return;
+    const fitting = WEIGHT_DTYPES.filter((dtype) => needed(dtype) < 0.9 * memoryLimitBytes);
+    throw new MatMambaError('MEMORY', `weights in ${this.dtype} take ${gigabytes(needed(this.dtype))}, the ${this.backend.name} backend holds ${gigabytes(memoryLimitBytes)}`, {
+      hint: fitting.length > 0 ? `load with dtype ${fitting.join(' or ')}` : 'no dtype makes this model small enough',
+    });
+  }
+
+  async #upload(
+    parameters: readonly ParameterDeclaration[],
+    sourceOf: (parameter: ParameterDeclaration) => WeightSource,
+    signal: AbortSignal | undefined,
+    onProgress: ((progress: LoadProgress) => void) | undefined,
+  ): Promise<void> {
+    const totalBytes = parameters.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), 0);
+    let loadedBytes = 0;
+    for (const parameter of parameters) {
+      const weight = await this.backend.upload(parameter, this.dtype, sourceOf(parameter), signal);
+      const old = this.#weights.get(parameter.name);
+      this.#weights.set(parameter.name, weight);
+      if (old) {
+        await this.backend.settled();
+        old.release();
+      }
+      loadedBytes += 4 * sizeOf(parameter.shape);
+      onProgress?.({ loadedBytes, totalBytes });
+    }
+  }
+
+  #compile(trace: (graph: Graph) => void): Program {
+    const graph = new Graph();
+    trace(graph);
+    return this.backend.compile(graph, this.#weights, this.#arena);
+  }
+
+  /** Marks a program as the latest used and drops the oldest beyond the bound. */
+  #remember(key: string, program: Program): void {
+    const { bytes } = program;
+    this.#forget(key);
+    this.#programs.set(key, { program, bytes });
+    this.#cacheBytes += bytes;
+    for (const [oldest, held] of this.#programs) {
+      if (this.#cacheBytes <= PROGRAM_CACHE_BYTES || oldest === key) break;
+      this.#forget(oldest);
+      held.program.dispose();
+    }
+  }
+
+  #forget(key: string): void {
+    this.#cacheBytes -= this.#programs.get(key)?.bytes ?? 0;
+    this.#programs.delete(key);
+  }
+
+  #dropPrograms(): void {
+    const dropped = [...this.#programs.values()];
+    this.#programs.clear();
+    this.#cacheBytes = 0;
+    for (const { program } of dropped) program.dispose();
+  }
+}
+
+function elementBytes(storage: WeightStorage): number {
+  return { f32: 4, bf16: 2, f16: 2, int8: 1 }[storage];
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(2)} GB`;
+}
