@@ -133,7 +133,7 @@ async function openShards(folder: string, layout: WeightsLayout, options: OpenCh
     await close().catch(() => undefined);
     throw error;
   }
-  return { format: layout.format, entries, aliases, metadata: Object.assign(all, metadata), close };
+  return { format: layout.format, entries, aliases, metadata: Object.assign(all, metadata), close, [Symbol.asyncDispose]: close };
 }
 
 async function openFile(path: string, options: OpenCheckpointOptions): Promise<Checkpoint> {

@@ -23,6 +23,7 @@ export interface PythonJsonOptions {
 const MAX_DEPTH = 200;
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 const SPACE = /[ \t\n\r]*/y;
+// oxlint-disable-next-line no-control-regex -- exactly these must be escaped
 const PLAIN_TEXT = /[^"\\\u0000-\u001f]*/y;
 const ESCAPES: ReadonlyMap<string, string> = new Map([
   ['"', '"'],

@@ -85,9 +85,9 @@ class PickleWriter {
 }
 
 function stridesOf(shape: readonly number[]): number[] {
-  const strides = new Array<number>(shape.length);
+  const strides: number[] = [];
   for (let i = shape.length - 1, step = 1; i >= 0; i--) {
-    strides[i] = step;
+    strides.unshift(step);
     step *= Math.max(1, shape[i]!);
   }
   return strides;

@@ -103,7 +103,7 @@ function isContiguous({ shape, strides }: TensorRef): boolean {
 /** Calls `visit(position, source)` for elements `first` to `last` (exclusive) in row-major order. */
 function forEachElement(ref: TensorRef, first: number, last: number, visit: (position: number, source: number) => void): void {
   const { shape, strides } = ref;
-  const index = new Array<number>(shape.length).fill(0);
+  const index = shape.map(() => 0);
   let source = ref.offset;
   for (let axis = shape.length - 1, rest = first; axis >= 0; axis--) {
     index[axis] = rest % shape[axis]!;
@@ -226,11 +226,7 @@ export async function openPytorch(source: ByteSource, signal?: AbortSignal): Pro
     if (earlier === undefined) views.set(view, name);
     else aliases.set(name, earlier);
   }
-  return {
-    format: 'pytorch',
-    entries,
-    aliases,
-    metadata: Object.assign(metadata, await readExtra(archive, signal)),
-    close: () => source.close(),
-  };
+  Object.assign(metadata, await readExtra(archive, signal));
+  const close = (): Promise<void> => source.close();
+  return { format: 'pytorch', entries, aliases, metadata, close, [Symbol.asyncDispose]: close };
 }

@@ -132,7 +132,8 @@ export async function openSafetensors(source: ByteSource, signal?: AbortSignal):
     if (stored && !entries.has(name)) aliases.set(name, target);
   }
   for (const [name, target] of aliases) entries.set(name, aliasEntry(name, entries.get(target)!));
-  return { format: 'safetensors', entries, aliases, metadata, close: () => source.close() };
+  const close = (): Promise<void> => source.close();
+  return { format: 'safetensors', entries, aliases, metadata, close, [Symbol.asyncDispose]: close };
 }
 
 /** An entry that reads another's bytes under a second name. */

@@ -95,7 +95,7 @@ export function plainZip(files: Readonly<Record<string, Uint8Array>>): Uint8Arra
     const local = assemble('PK', [3, 4], fields, nameBytes, bytes);
     const where = new DataView(new ArrayBuffer(4));
     where.setUint32(0, offset, true);
-    directory.push(assemble('PK', [1, 2], [20, 0], fields, new Array<number>(10).fill(0), new Uint8Array(where.buffer), nameBytes));
+    directory.push(assemble('PK', [1, 2], [20, 0], fields, new Uint8Array(10), new Uint8Array(where.buffer), nameBytes));
     parts.push(local);
     offset += local.length;
   }

@@ -30,6 +30,8 @@ export interface Checkpoint {
   readonly aliases: ReadonlyMap<string, string>;
   readonly metadata: Readonly<Record<string, string>>;
   close(): Promise<void>;
+  /** `await using checkpoint = await openCheckpoint(path)` closes it. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 type Bytes = Uint8Array;
