@@ -1,11 +1,13 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { open as openFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { viewAs } from '../tensor/index.ts';
+import { AtomicFile } from './atomic-file.ts';
 import { openCheckpoint, openCheckpointSource } from './checkpoint.ts';
+import { writePytorch } from './pytorch-writer.ts';
 import { saveTensors } from './save.ts';
 import { type ByteSource, fileSource, memorySource } from './source.ts';
 import { assemble, pickledTensor, plainZip, sample, samples, text, whole, withFolder } from './testing.ts';
@@ -116,6 +118,35 @@ describe('torch files', () => {
       }
       expect(found.tensors.tied.storage).toEqual(found.tensors[tensors[0]!.name].storage);
       expect(found.tensors.large.stride).toEqual([300, 1]);
+    });
+  });
+
+  test('archives beyond 4 GiB (a sparse file)', async () => {
+    await withFolder(async (folder) => {
+      const path = join(folder, 'large.bin');
+      const start = 5 * 2 ** 30;
+      let position = start;
+      const file = await AtomicFile.create(path, async (name) => {
+        const handle = await openFile(name, 'wx');
+        return {
+          async write(bytes, offset, length) {
+            const written = await handle.write(bytes, offset, length, position);
+            position += written.bytesWritten;
+            return written;
+          },
+          sync: () => handle.sync(),
+          close: () => handle.close(),
+        };
+      });
+      file.size = start;
+      const tensors = samples();
+      await writePytorch(file, tensors, {}, 'large');
+      await file.finish();
+      await file.publish();
+      const checkpoint = await openCheckpoint(path);
+      for (const { name, bytes } of tensors) expect(await checkpoint.entries.get(name)!.read()).toEqual(bytes);
+      await checkpoint.close();
+      if (hasPython) await run('python3', ['-c', 'import sys,zipfile; assert zipfile.ZipFile(sys.argv[1]).testzip() is None', path]);
     });
   });
 

@@ -21,8 +21,8 @@ import { ChunkScanArguments, decayOf, gather, stateOf, stepSize, stepsOf } from 
 /** Steps of a chunk. */
 const CHUNK: i32 = 32;
 /** Most channels that a thread carries through the sequence at once. */
-const BLOCK: i32 = 32;
-const BLOCK_BYTES: usize = 128;
+const BLOCK: i32 = 64;
+const BLOCK_BYTES: usize = 256;
 /** exp(-40). */
 const SMALLEST_SCALE: f32 = 4e-18;
 
@@ -78,8 +78,8 @@ function preparePanel(a: ChunkScanArguments, row: i32, unit: i32, t: i32, steps:
   const cRow = a.c + (first + <usize>t) * cStep;
   const chunks = (a.length + CHUNK - 1) / CHUNK;
   const chunkStart = t - (t % CHUNK);
-  let inputs = a.inputs + ((<usize>(row * chunks + t / CHUNK) * <usize>dState * CHUNK + <usize>((t - chunkStart) << 2)) << 2);
-  for (let n = 0; n < dState; n += 4, inputs += CHUNK << 4) {
+  let inputs = a.inputs + ((<usize>(row * chunks + t / CHUNK) * <usize>dState * <usize>CHUNK + <usize>((t - chunkStart) << 2)) << 2);
+  for (let n = 0; n < dState; n += 4, inputs += <usize>CHUNK << 4) {
     const lanes = a.dState - n;
     const to = panel + (<usize>n << 4);
     const from = cRow + (<usize>n << 2);
@@ -186,10 +186,10 @@ function makeBlock(a: ChunkScanArguments, own: usize, channel: i32, width: i32):
   k.headVectors = (min(channel + width - 1, last) / a.headdim - head + 4) >> 2;
   k.rows = own + BLOCK_HEADER_BYTES;
   k.inputs = k.rows + <usize>round4(a.dState) * BLOCK_BYTES;
-  k.scales = k.inputs + CHUNK * BLOCK_BYTES;
-  k.headScales = k.scales + CHUNK * BLOCK_BYTES;
-  k.headInputs = k.headScales + CHUNK * BLOCK_BYTES;
-  k.skip = k.headInputs + CHUNK * BLOCK_BYTES;
+  k.scales = k.inputs + <usize>CHUNK * BLOCK_BYTES;
+  k.headScales = k.scales + <usize>CHUNK * BLOCK_BYTES;
+  k.headInputs = k.headScales + <usize>CHUNK * BLOCK_BYTES;
+  k.skip = k.headInputs + <usize>CHUNK * BLOCK_BYTES;
   k.first = k.skip + BLOCK_BYTES;
   k.headOf = k.first + BLOCK_BYTES;
   for (let i = 0; i < width; i++) {
@@ -442,12 +442,12 @@ function updateState(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i
   const chunks = (a.length + CHUNK - 1) / CHUNK;
   const at = <usize>(t - chunk);
   const count = <usize>(end - t) << 4;
-  let weights = a.inputs + ((<usize>(row * chunks + chunk / CHUNK) * <usize>dState * CHUNK) << 2) + (at << 4);
+  let weights = a.inputs + ((<usize>(row * chunks + chunk / CHUNK) * <usize>dState * <usize>CHUNK) << 2) + (at << 4);
   let state = k.rows;
   const inputs = k.inputs + at * BLOCK_BYTES;
   const scales = k.scales + <usize>(end - 1 - chunk) * BLOCK_BYTES;
   const width = <usize>k.width << 2;
-  for (let n = 0; n < dState; n += 4, weights += CHUNK << 4, state += 4 * BLOCK_BYTES) {
+  for (let n = 0; n < dState; n += 4, weights += <usize>CHUNK << 4, state += 4 * BLOCK_BYTES) {
     for (let c: usize = 0; c < width; c += 32) {
       tileState(state + c, weights, weights + count, inputs + c, k.first + c, scales + c);
     }
@@ -460,12 +460,12 @@ function tileState(state: usize, weights: usize, weightsEnd: usize, r: usize, fi
   const f1 = v128.load(first, 16);
   let a0 = f32x4.mul(f0, v128.load(state));
   let a1 = f32x4.mul(f1, v128.load(state, 16));
-  let b0 = f32x4.mul(f0, v128.load(state, 128));
-  let b1 = f32x4.mul(f1, v128.load(state, 144));
-  let c0 = f32x4.mul(f0, v128.load(state, 256));
-  let c1 = f32x4.mul(f1, v128.load(state, 272));
-  let d0 = f32x4.mul(f0, v128.load(state, 384));
-  let d1 = f32x4.mul(f1, v128.load(state, 400));
+  let b0 = f32x4.mul(f0, v128.load(state, BLOCK_BYTES));
+  let b1 = f32x4.mul(f1, v128.load(state, BLOCK_BYTES + 16));
+  let c0 = f32x4.mul(f0, v128.load(state, 2 * BLOCK_BYTES));
+  let c1 = f32x4.mul(f1, v128.load(state, 2 * BLOCK_BYTES + 16));
+  let d0 = f32x4.mul(f0, v128.load(state, 3 * BLOCK_BYTES));
+  let d1 = f32x4.mul(f1, v128.load(state, 3 * BLOCK_BYTES + 16));
   for (; weights < weightsEnd; weights += 16, r += BLOCK_BYTES) {
     const r0 = v128.load(r);
     const r1 = v128.load(r, 16);
@@ -486,10 +486,10 @@ function tileState(state: usize, weights: usize, weightsEnd: usize, r: usize, fi
   const q1 = v128.load(scales, 16);
   v128.store(state, f32x4.mul(q0, a0));
   v128.store(state, f32x4.mul(q1, a1), 16);
-  v128.store(state, f32x4.mul(q0, b0), 128);
-  v128.store(state, f32x4.mul(q1, b1), 144);
-  v128.store(state, f32x4.mul(q0, c0), 256);
-  v128.store(state, f32x4.mul(q1, c1), 272);
-  v128.store(state, f32x4.mul(q0, d0), 384);
-  v128.store(state, f32x4.mul(q1, d1), 400);
+  v128.store(state, f32x4.mul(q0, b0), BLOCK_BYTES);
+  v128.store(state, f32x4.mul(q1, b1), BLOCK_BYTES + 16);
+  v128.store(state, f32x4.mul(q0, c0), 2 * BLOCK_BYTES);
+  v128.store(state, f32x4.mul(q1, c1), 2 * BLOCK_BYTES + 16);
+  v128.store(state, f32x4.mul(q0, d0), 3 * BLOCK_BYTES);
+  v128.store(state, f32x4.mul(q1, d1), 3 * BLOCK_BYTES + 16);
 }

@@ -7,7 +7,7 @@ type Node = Omit<CpuNode, 'scratch'>;
 
 /** As in `chunk.as.ts`. */
 const CHUNK = 32;
-const BLOCK_CHANNELS = 32;
+const BLOCK_CHANNELS = 64;
 const BLOCK_HEADER_BYTES = 64;
 /** Calls up to this long go step by step. */
 const LONGEST_BY_STEPS = 4;

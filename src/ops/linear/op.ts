@@ -28,7 +28,7 @@ export const linear = defineOp({
     const fail = (message: string): never => {
       throw new MatMambaError('SHAPE', `linear: ${message}`);
     };
-    if (shape.length !== 2 || shape[1]! < K!) fail(`'weight' expected (rows, at least ${K}), got ${formatShape(shape)}`);
+    if (shape.slice(1).reduce((a, b) => a * b, 1) < K!) fail(`'weight' expected (rows, at least ${K}), got ${formatShape(shape)}`);
     if (bias && bias.shape.reduce((a, b) => a * b, 1) !== shape[0]) fail(`'bias' expected (${shape[0]}), got ${formatShape(bias.shape)}`);
     if (segments.length === 0) fail('no segments');
     for (const { start, count } of segments) {

@@ -1,0 +1,310 @@
+/** The MatMamba language model: embedding, the stack of nested layers, a head that may be tied to the embedding. */
+
+import type { Checkpoint, JsonObject } from '../checkpoint/index.ts';
+import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } from '../elastic/granularity.ts';
+import { MatMambaError, refuseUnknownKeys, throwIfAborted } from '../errors.ts';
+import type { Graph, Sym } from '../graph/graph.ts';
+import { embedding, lastRows, linear, linearCrossEntropy } from '../ops/index.ts';
+import { Tensor } from '../tensor/tensor.ts';
+import { type GenerateOptions, type GeneratedPiece, type Tokenizer, defaultTokenizerFor, generate } from '../text/index.ts';
+import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
+import { idInput } from './call.ts';
+import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, mambaConfig, paddedVocabSize, ssmConfig } from './config.ts';
+import { loadFolderTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
+import { type OpenModel, type PretrainedOptions, configOf, openModel, uploadCheckpoint } from './load.ts';
+import { type MixerState, mixerShape } from './mixer.ts';
+import { Model, type ParameterSet, parameterSet } from './model.ts';
+import { linearInit, matrix, normal } from './parameters.ts';
+import { prefillChunks } from './prefill.ts';
+import { type CallOptions, CALL_OPTION_KEYS, ModelRuntime } from './runtime.ts';
+import { type StackShape, hiddenWidth, stackParameters, stackState, traceStack } from './stack.ts';
+import { ModelState } from './state.ts';
+import { randomWeights } from './weight-sources.ts';
+
+const EMBEDDING = 'backbone.embedding.weight';
+const HEAD = 'lm_head.weight';
+
+export interface LMForwardOptions extends WidthOptions, CallOptions {
+  /** Carried state of the same batch; updated in place. */
+  readonly state?: ModelState | undefined;
+  /** Real tokens of each sequence, 0 to T with a state, else 1 to T; the rest is padding. */
+  readonly lengths?: ArrayLike<number> | undefined;
+  /** Compute only the logits of so many last tokens of each sequence. Default: all T. */
+  readonly numLastTokens?: number | undefined;
+}
+
+/** Tokens (B * T) of one program; longer inputs run in pieces with carried state, so memory stays bounded. */
+const MAX_PROGRAM_TOKENS = 4096;
+
+interface Declared {
+  readonly config: MambaConfig;
+  readonly stack: StackShape;
+  readonly parameters: ParameterSet;
+}
+
+/** What one program computes beside the stack. */
+type Head = { readonly kind: 'logits'; readonly count: number } | { readonly kind: 'loss' } | { readonly kind: 'none' };
+
+export class MatMambaLMHeadModel extends Model {
+  readonly config: MambaConfig;
+  /** The layers' own widths, used when a call names none: `backbone.layers[i].mixer.mixnmatch`. */
+  readonly backbone: { readonly layers: readonly { readonly mixer: LayerFlags }[] };
+  /** Vocabulary of the logits: `vocabSize` rounded up to `padVocabSizeMultiple`. */
+  readonly vocabSize: number;
+  /** Text in and out; GPT-2's stands in where the folder has none and the vocabulary is GPT-2's. */
+  tokenizer: Tokenizer | undefined;
+  readonly #stack: StackShape;
+  readonly #states: readonly MixerState[];
+  readonly #slotBytes: number;
+
+  private constructor({ config, stack, parameters }: Declared, runtime: ModelRuntime) {
+    super(runtime, parameters);
+    this.config = config;
+    this.#stack = stack;
+    this.vocabSize = paddedVocabSize(config);
+    const { layers, slotBytes } = stackState(stack);
+    this.#states = layers;
+    this.#slotBytes = slotBytes;
+    this.backbone = { layers: layers.map(() => ({ mixer: { mixnmatch: false, mixnmatchDims: config.dModel } })) };
+  }
+
+  /**
+   * A model with random weights.
+   * @throws OPTION, CONFIG, MEMORY, DEVICE
+   */
+  static async create(config: Partial<MambaConfig>, options: CreateOptions = {}): Promise<MatMambaLMHeadModel> {
+    refuseUnknownKeys(options, CREATE_OPTION_KEYS, 'MatMambaLMHeadModel.create');
+    const declared = declare(config);
+    const runtime = await ModelRuntime.open(declared.parameters.declared.values(), options, randomWeights(options.seed ?? 0));
+    return new MatMambaLMHeadModel(declared, runtime);
+  }
+
+  /**
+   * A model from a folder, a weights file, or a hub id: safetensors or the original's `pytorch_model.bin`.
+   * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
+   */
+  static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MambaConfig> = {}): Promise<MatMambaLMHeadModel> {
+    const warn = options.onWarning ?? (() => {});
+    const opened = await openModel(idOrFolder, options);
+    const given = configOf(opened, options.config, (json) => configFromJson(json, MAMBA_DEFAULTS, 'config.json', warn), warn);
+    const declared = declare(given);
+    const trimmed = { ...opened, checkpoint: trimVocabulary(opened, paddedVocabSize(declared.config), warn) };
+    const model = new MatMambaLMHeadModel(declared, await uploadCheckpoint(trimmed, declared.parameters, options));
+    try {
+      model.tokenizer = await loadFolderTokenizer(opened.folder);
+    } catch (error) {
+      await model.dispose();
+      throw error;
+    }
+    return model;
+  }
+
+  /** Parameters without the embedding and an untied head. */
+  get bodyParameterCount(): number {
+    const outside = [EMBEDDING, HEAD].flatMap((name) => this.parameters.declared.get(name) ?? []);
+    return this.parameterCount - outside.reduce((sum, { shape }) => sum + shape[0]! * shape[1]!, 0);
+  }
+
+  /** A zeroed state for `batch` sequences; of fixed size, whatever the widths of later calls. */
+  createState(options: { readonly batch?: number } = {}): ModelState {
+    refuseUnknownKeys(options, ['batch'], 'createState');
+    this.runtime.checkOpen();
+    return new ModelState(this, this.runtime.backend, options.batch ?? 1, this.#slotBytes);
+  }
+
+  /**
+   * ids: int32 (B, T) -> logits: float32 (B, T, V), or (B, numLastTokens, V).
+   * @throws SHAPE, TOKEN, WIDTH, OPTION, DISPOSED, ABORTED
+   */
+  async forward(ids: Tensor, options: LMForwardOptions = {}): Promise<{ logits: Tensor }> {
+    refuseUnknownKeys(options, [...WIDTH_OPTION_KEYS, ...CALL_OPTION_KEYS, 'state', 'lengths', 'numLastTokens'], 'forward');
+    const { ids: data, batch, length } = idInput(ids, this.vocabSize);
+    const lengths = checkLengths(options, batch, length);
+    const count = options.numLastTokens ?? length;
+    if (!Number.isInteger(count) || count < 1 || count > length) {
+      throw new MatMambaError('OPTION', `numLastTokens is ${count} for ${length} tokens`, { hint: `a whole number from 1 to ${length}` });
+    }
+    const dims = this.#widths(options);
+    const pieces = batch * length > MAX_PROGRAM_TOKENS && !options.lengths ? await this.#inPieces(data, batch, length, count, dims, options) : undefined;
+    const logits = pieces ?? (await this.#run(data, batch, length, dims, { kind: 'logits', count }, options, { lengths })).y!;
+    return { logits: new Tensor(logits, [batch, count, this.vocabSize], 'f32') };
+  }
+
+  /**
+   * Cross-entropy of each token, in nats: ids and targets int32 (B, T) -> float32 (B, T); a target of -1 counts 0.
+   * The logits never exist whole.
+   * @throws SHAPE, TOKEN, WIDTH, OPTION, DISPOSED, ABORTED
+   */
+  async loss(ids: Tensor, targets: Tensor, options: WidthOptions & CallOptions & { readonly state?: ModelState | undefined } = {}): Promise<Tensor> {
+    refuseUnknownKeys(options, [...WIDTH_OPTION_KEYS, ...CALL_OPTION_KEYS, 'state'], 'loss');
+    const { ids: data, batch, length } = idInput(ids, this.vocabSize);
+    if (targets.shape.length !== 2 || targets.shape[0] !== batch || targets.shape[1] !== length) {
+      throw new MatMambaError('SHAPE', `targets: expected (${batch}, ${length}), got (${targets.shape.join(', ')})`);
+    }
+    const goals = Int32Array.from(targets.array as ArrayLike<number>, Number);
+    const at = goals.findIndex((id) => id < -1 || id >= this.vocabSize);
+    if (at >= 0) throw new MatMambaError('TOKEN', `targets: ${goals[at]} at ${at} is outside the vocabulary of ${this.vocabSize}`);
+    const { y } = await this.#run(data, batch, length, this.#widths(options), { kind: 'loss' }, options, { targets: goals });
+    return new Tensor(y!, [batch, length], 'f32');
+  }
+
+  /**
+   * Continues a prompt (text, or ids) and yields text as it becomes whole.
+   * @throws TOKEN, OPTION, WIDTH, WEIGHTS, DISPOSED, ABORTED at the first piece
+   */
+  async *generate(prompt: string | ArrayLike<number>, options: GenerateOptions = {}): AsyncGenerator<GeneratedPiece, void, undefined> {
+    const dims = this.#widths(options);
+    const tokenizer = options.tokenizer ?? (await this.#tokenizerFor(prompt));
+    const state = this.createState();
+    const lengths = new Int32Array(1);
+    const step = async (ids: Int32Array, signal?: AbortSignal): Promise<Float32Array> => {
+      const chunks = prefillChunks(ids.length);
+      let logits: Float32Array | undefined;
+      let fed = 0;
+      for (const [i, size] of chunks.entries()) {
+        const piece = ids.subarray(fed, fed + size);
+        const padded = piece.length === size ? piece : Int32Array.from({ length: size }, (_, k) => piece[k] ?? 0);
+        lengths[0] = piece.length;
+        fed += piece.length;
+        const head: Head = i === chunks.length - 1 ? { kind: 'logits', count: 1 } : { kind: 'none' };
+        logits = (await this.#run(padded, 1, size, dims, head, { state, signal }, { lengths })).y;
+      }
+      return logits!;
+    };
+    try {
+      yield* generate({ vocabSize: this.vocabSize, step }, tokenizer, prompt, options);
+    } finally {
+      state.dispose();
+    }
+  }
+
+  protected configJson(): JsonObject {
+    return configToJson(this.config);
+  }
+
+  protected override async saveCompanions(folder: string): Promise<void> {
+    await saveTokenizerFiles(this.tokenizer, folder);
+  }
+
+  /** The tokenizer for text; ids alone need none. */
+  async #tokenizerFor(prompt: string | ArrayLike<number>): Promise<Tokenizer | undefined> {
+    if (this.tokenizer) return this.tokenizer;
+    try {
+      this.tokenizer = await defaultTokenizerFor(this.config.vocabSize);
+    } catch (error) {
+      if (typeof prompt === 'string') throw error;
+    }
+    return this.tokenizer;
+  }
+
+  #widths(options: WidthOptions): number[] {
+    return resolveWidths(options, this.backbone.layers.map(({ mixer }) => mixer), this.config.dModel, (i) => `backbone.layers.${i}.mixer`);
+  }
+
+  /** Runs a long input without lengths piece by piece; the last `count` tokens' logits are put together. */
+  async #inPieces(ids: Int32Array, batch: number, length: number, count: number, dims: number[], options: LMForwardOptions): Promise<Float32Array | undefined> {
+    const step = Math.max(1, Math.floor(MAX_PROGRAM_TOKENS / batch));
+    if (step >= length) return undefined;
+    const own = options.state ? undefined : this.createState({ batch });
+    const state = options.state ?? own;
+    const V = this.vocabSize;
+    const logits = new Float32Array(batch * count * V);
+    try {
+      for (let first = 0; first < length; first += step) {
+        const size = Math.min(step, length - first);
+        const piece = new Int32Array(batch * size);
+        for (let b = 0; b < batch; b++) piece.set(ids.subarray(b * length + first, b * length + first + size), b * size);
+        const wanted = Math.min(size, first + size - (length - count));
+        const head: Head = wanted > 0 ? { kind: 'logits', count: wanted } : { kind: 'none' };
+        const { y } = await this.#run(piece, batch, size, dims, head, { ...options, state }, {});
+        const row = first + size - wanted - (length - count);
+        for (let b = 0; y && wanted > 0 && b < batch; b++) logits.set(y.subarray(b * wanted * V, (b + 1) * wanted * V), (b * count + row) * V);
+      }
+      return logits;
+    } finally {
+      own?.dispose();
+    }
+  }
+
+  /** Runs the program of this shape; `lengths` and `targets` are its further inputs. */
+  async #run(
+    ids: Int32Array,
+    batch: number,
+    length: number,
+    dims: readonly number[],
+    head: Head,
+    options: CallOptions & { readonly state?: ModelState | undefined },
+    more: { readonly lengths?: Int32Array | undefined; readonly targets?: Int32Array | undefined },
+  ): Promise<Record<string, Float32Array>> {
+    throwIfAborted(options.signal);
+    const slots = options.state?.slotsFor(this, batch);
+    const lengths = more.lengths ?? (slots ? new Int32Array(batch).fill(length) : undefined);
+    const key = [head.kind, head.kind === 'logits' ? head.count : '', batch, length, slots !== undefined, lengths !== undefined, dims].join('/');
+    const trace = (graph: Graph): void => this.#trace(graph, batch, length, dims, head, slots !== undefined, lengths !== undefined);
+    const inputs = { ids, ...(slots ? { slots } : {}), ...(lengths ? { lengths } : {}), ...(more.targets ? { targets: more.targets } : {}) };
+    return this.runtime.run(key, trace, inputs, options);
+  }
+
+  #trace(graph: Graph, batch: number, length: number, dims: readonly number[], head: Head, carried: boolean, ragged: boolean): void {
+    const { declared } = this.parameters;
+    const table = graph.parameter(declared.get(EMBEDDING)!);
+    const ids = graph.input('ids', [batch, length], 'i32');
+    const slots = carried ? graph.input('slots', [batch], 'i32') : undefined;
+    const lengths = ragged ? graph.input('lengths', [batch], 'i32') : undefined;
+    const h = graph.in('backbone.embedding', () => embedding({ ids, weight: table }).y);
+    const sequence = { batch, length, slots, lengths };
+    const y = traceStack(graph, h, this.#stack, dims, declared, sequence, this.#states);
+    if (head.kind === 'none') return;
+    const weight = declared.has(HEAD) ? graph.parameter(declared.get(HEAD)!) : table;
+    graph.in('lm_head', () => {
+      if (head.kind === 'loss') {
+        const targets = graph.input('targets', [batch, length], 'i32');
+        graph.output('y', linearCrossEntropy({ x: y, weight, targets }).loss);
+        return;
+      }
+      const rows: Sym = head.count === length && !lengths ? y : lastRows({ x: y, lengths }, { count: head.count }).y;
+      graph.output('y', linear({ x: rows, weight }, { segments: [{ start: 0, count: this.vocabSize }] }).y);
+    });
+  }
+}
+
+function declare(given: Partial<MambaConfig>): Declared {
+  const config = mambaConfig(given);
+  const V = paddedVocabSize(config);
+  const stack: StackShape = {
+    mixer: mixerShape(config.dModel, ssmConfig(config.ssmCfg)),
+    nLayer: config.nLayer,
+    hidden: hiddenWidth(config.dIntermediate),
+    center: !config.rmsNorm,
+    eps: 1e-5,
+    outScale: Math.sqrt(config.nLayer),
+    prefix: 'backbone.',
+  };
+  const table = matrix(EMBEDDING, V, config.dModel, normal(0.02));
+  const head = config.tieEmbeddings ? [] : [matrix(HEAD, V, config.dModel, linearInit(config.dModel))];
+  return { config, stack, parameters: parameterSet([table, ...stackParameters(stack), ...head], config.tieEmbeddings ? { [HEAD]: EMBEDDING } : {}) };
+}
+
+/** Cuts an embedding that was trained with more rows than the vocabulary has (trainers pad it) down to it. */
+function trimVocabulary({ folder, checkpoint }: OpenModel, V: number, warn: (message: string) => void): Checkpoint {
+  const entries = new Map(checkpoint.entries);
+  for (const name of [EMBEDDING, HEAD]) {
+    const entry = entries.get(name);
+    const [rows = 0, columns = 0] = entry?.shape ?? [];
+    if (!entry || rows <= V) continue;
+    warn(`${folder}: ${name} has ${rows} rows, of which the first ${V} are used`);
+    entries.set(name, { ...entry, shape: [V, columns], byteLength: (entry.byteLength / rows) * V, read: (...range) => entry.read(...range) });
+  }
+  return { ...checkpoint, entries, close: () => checkpoint.close() };
+}
+
+/** @throws OPTION naming the sequence */
+function checkLengths({ lengths, state, numLastTokens = 1 }: LMForwardOptions, batch: number, length: number): Int32Array | undefined {
+  if (!lengths) return undefined;
+  if (lengths.length !== batch) throw new MatMambaError('SHAPE', `lengths: expected ${batch}, got ${lengths.length}`);
+  const least = state ? 0 : Math.max(1, Math.min(numLastTokens, length));
+  const checked = Int32Array.from(lengths);
+  const bad = checked.findIndex((n, i) => n !== lengths[i] || n < least || n > length);
+  if (bad < 0) return checked;
+  throw new MatMambaError('OPTION', `lengths[${bad}] is ${lengths[bad]} for ${length} tokens`, { hint: `a whole number from ${least} to ${length}` });
+}

@@ -1,0 +1,98 @@
+/** From a folder or hub id to an open checkpoint and the config beside it. */
+
+import { type Checkpoint, type JsonObject, type ResolveModelOptions, isJsonObject, openCheckpoint, parsePythonJsonBytes, resolveModel } from '../checkpoint/index.ts';
+import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
+import type { ParameterSet } from './model.ts';
+import { type LoadProgress, MODEL_OPTION_KEYS, type ModelOptions, ModelRuntime } from './runtime.ts';
+import { checkTensors, checkpointWeights } from './weight-sources.ts';
+
+export interface PretrainedOptions<C> extends ModelOptions, Omit<ResolveModelOptions, 'progressCallback'> {
+  /** For checkpoints without a `config.json`, such as a trainer's `.pt`. */
+  readonly config?: Partial<C> | undefined;
+  /** Told of downloads (`file`) and of weights going to the device. */
+  readonly progressCallback?: ((progress: LoadProgress & { readonly file?: string }) => void) | undefined;
+}
+
+const PRETRAINED_KEYS = [
+  ...MODEL_OPTION_KEYS,
+  'config',
+  'revision',
+  'cacheDir',
+  'localFilesOnly',
+  'progressCallback',
+  'token',
+  'endpoint',
+  'timeoutMs',
+  'retries',
+  'fetch',
+] as const;
+
+/** What is in a model's folder: where it is, its config file, and the open weights. */
+export interface OpenModel {
+  readonly folder: string;
+  readonly json: JsonObject | undefined;
+  readonly checkpoint: Checkpoint;
+}
+
+/** @throws FILE, FORMAT, NETWORK, ABORTED */
+export async function openModel(idOrFolder: string, options: PretrainedOptions<unknown>): Promise<OpenModel> {
+  refuseUnknownKeys(options, PRETRAINED_KEYS, 'fromPretrained');
+  const path = await locate(idOrFolder, options);
+  const json = await readConfig(path.folder);
+  const checkpoint = await openCheckpoint(path.weights, options.signal ? { signal: options.signal } : {});
+  return { folder: path.folder, json, checkpoint };
+}
+
+/** A weights file by itself, a folder, or a hub id. */
+async function locate(idOrFolder: string, options: PretrainedOptions<unknown>): Promise<{ folder: string; weights: string }> {
+  const [{ stat }, { dirname }] = await Promise.all([import('node:fs/promises'), import('node:path')]);
+  const found = await stat(idOrFolder).catch(() => undefined);
+  if (found?.isFile()) return { folder: dirname(idOrFolder), weights: idOrFolder };
+  const { revision, cacheDir, localFilesOnly, progressCallback, token, endpoint, timeoutMs, retries, signal, fetch } = options;
+  const given = { revision, cacheDir, localFilesOnly, progressCallback, token, endpoint, timeoutMs, retries, signal, fetch };
+  const { folder } = await resolveModel(idOrFolder, given);
+  return { folder, weights: folder };
+}
+
+async function readConfig(folder: string): Promise<JsonObject | undefined> {
+  const { readFile } = await import('node:fs/promises');
+  const path = `${folder}/config.json`;
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw new MatMambaError('FILE', `cannot read ${path}`, { cause: error });
+  });
+  if (!bytes) return undefined;
+  const json = parsePythonJsonBytes(bytes, { name: path });
+  if (!isJsonObject(json)) throw new MatMambaError('FORMAT', `${path} holds no object`);
+  return json;
+}
+
+/**
+ * Checks names and shapes, then streams the weights to the device. The checkpoint is closed in any case.
+ * @throws WEIGHTS, SHAPE, MEMORY, DEVICE, ABORTED
+ */
+export async function uploadCheckpoint(
+  { folder, checkpoint }: OpenModel,
+  parameters: ParameterSet,
+  options: PretrainedOptions<unknown>,
+): Promise<ModelRuntime> {
+  try {
+    const found = new Map([...checkpoint.entries].filter(([name]) => !parameters.aliases.has(name) || checkpoint.entries.has(parameters.aliases.get(name)!)));
+    checkTensors(found, parameters.declared, parameters.aliases, folder);
+    return await ModelRuntime.open(parameters.declared.values(), options, checkpointWeights(checkpoint, options.signal), options.progressCallback);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** The config of a checkpoint: its file's, or the caller's. @throws CONFIG */
+export function configOf<C>(
+  { folder, json }: OpenModel,
+  given: Partial<C> | undefined,
+  fromJson: (json: JsonObject, warn: (message: string) => void) => Partial<C>,
+  warn: (message: string) => void,
+): Partial<C> {
+  if (given) return given;
+  if (json) return fromJson(json, warn);
+  throw new MatMambaError('CONFIG', `${folder} has no config.json`, { hint: 'give the config, or a preset, of the model that was trained' });
+}
