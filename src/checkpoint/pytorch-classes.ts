@@ -16,7 +16,15 @@ export interface StorageRef {
   readonly kind: 'storage';
   readonly key: string;
   readonly dtype: DType | undefined;
+  /** An element type of torch that is not known here (complex, float8, ...), by name. */
+  readonly foreign: string | undefined;
   readonly byteLength: number;
+}
+
+/** A tensor whose elements are of a type not known here. It may stand beside the model, not in it. */
+export interface ForeignTensor {
+  readonly kind: 'foreign';
+  readonly dtype: string;
 }
 
 /** A tensor as a pickle describes it: a strided view of a storage, counted in elements. */
@@ -79,7 +87,11 @@ export const STORAGE_OF: Readonly<Partial<Record<DType, string>>> = {
 /** A class that stands for an element type: a typed storage or a torch.dtype. */
 interface DTypeClass extends PickleClass {
   readonly dtype: DType | undefined;
+  readonly foreign: string | undefined;
 }
+
+/** Other element types of torch, and the storages of some. */
+const FOREIGN = /^(?:float[48]_\w+|complex\d+|cfloat|cdouble|chalf|uint64|u?int[1-7]|bits\w+|q\w+|(?:Complex|Q)\w+Storage)$/;
 
 function malformed(what: string): MatMambaError {
   return new MatMambaError('FORMAT', `the pickle describes ${what} in a way torch.save does not`, {
@@ -88,10 +100,11 @@ function malformed(what: string): MatMambaError {
 }
 
 /** A name that may be mentioned but not called. */
-function mention(qualifiedName: string, dtype?: DType): DTypeClass {
+function mention(qualifiedName: string, dtype?: DType, foreign?: string): DTypeClass {
   return {
     qualifiedName,
     dtype,
+    foreign,
     reduce() {
       throw malformed(qualifiedName);
     },
@@ -110,6 +123,11 @@ function isStorage(value: unknown): value is StorageRef {
   return (value as StorageRef | null | undefined)?.kind === 'storage';
 }
 
+/** Whether a pickled value is a tensor that can not be read here. */
+export function isForeignTensor(value: unknown): value is ForeignTensor {
+  return (value as ForeignTensor | null | undefined)?.kind === 'foreign';
+}
+
 /** Whether a pickled value is a tensor. */
 export function isTensorRef(value: unknown): value is TensorRef {
   return (value as TensorRef | null | undefined)?.kind === 'tensor';
@@ -120,18 +138,20 @@ export function storageOf(id: unknown): StorageRef {
   if (!isTuple(id) || id.length < 5) throw malformed('a storage');
   const [word, type, key, , count] = id;
   const untyped = (type as PickleClass | null)?.qualifiedName === UNTYPED;
-  const dtype = (type as Partial<DTypeClass> | null)?.dtype;
-  if (word !== 'storage' || typeof key !== 'string' || !isWhole(count) || (!untyped && dtype === undefined)) throw malformed('a storage');
+  const { dtype, foreign } = (type ?? {}) as Partial<DTypeClass>;
+  if (word !== 'storage' || typeof key !== 'string' || !isWhole(count)) throw malformed('a storage');
+  if (!untyped && dtype === undefined && foreign === undefined) throw malformed('a storage');
   const byteLength = count * (dtype === undefined ? 1 : bytesOf(dtype));
   if (!Number.isSafeInteger(byteLength)) throw malformed('a storage');
-  return { kind: 'storage', key, dtype, byteLength };
+  return { kind: 'storage', key, dtype, foreign, byteLength };
 }
 
 /** Arguments: storage, offset, size, stride, requires_grad, backward_hooks, then (v3) dtype or (v2) metadata. */
-function rebuildTensor(args: readonly unknown[], dtypeClass: unknown): TensorRef {
+function rebuildTensor(args: readonly unknown[], dtypeClass: unknown): TensorRef | ForeignTensor {
   const [storage, offset, shape, strides] = args;
   if (!isStorage(storage) || !isWhole(offset) || !isWholes(shape) || !isWholes(strides)) throw malformed('a tensor');
-  const dtype = (dtypeClass as Partial<DTypeClass> | undefined)?.dtype ?? storage.dtype;
+  const { dtype = storage.dtype, foreign = storage.foreign } = (dtypeClass ?? {}) as Partial<DTypeClass>;
+  if (foreign !== undefined) return { kind: 'foreign', dtype: foreign };
   if (dtype === undefined || strides.length !== shape.length || byteLengthOf(dtype, shape) === undefined) throw malformed('a tensor');
   // The last element must lie in the storage; an empty tensor has none.
   let last = offset;
@@ -146,8 +166,8 @@ function rebuildTensor(args: readonly unknown[], dtypeClass: unknown): TensorRef
 }
 
 /** A parameter is its tensor. */
-function tensorArgument(args: readonly unknown[]): TensorRef {
-  if (!isTensorRef(args[0])) throw malformed('a parameter');
+function tensorArgument(args: readonly unknown[]): TensorRef | ForeignTensor {
+  if (!isTensorRef(args[0]) && !isForeignTensor(args[0])) throw malformed('a parameter');
   return args[0];
 }
 
@@ -225,6 +245,8 @@ const INERT: ReadonlySet<string> = new Set([
   'numpy.core.multiarray._reconstruct',
   'numpy._core.multiarray.scalar',
   'numpy._core.multiarray._reconstruct',
+  'numpy.core.numeric._frombuffer',
+  'numpy._core.numeric._frombuffer',
 ]);
 
 const UNTYPED = 'torch.storage.UntypedStorage';
@@ -233,10 +255,8 @@ const MENTIONED: ReadonlySet<string> = new Set([
   'torch.Tensor',
   'torch.nn.parameter.Parameter',
   'torch.nn.parameter.Buffer',
-  'builtins.int',
-  'builtins.float',
-  '__builtin__.int',
-  '__builtin__.float',
+  // What a defaultdict makes of a missing key.
+  ...['int', 'float', 'bool', 'str', 'list', 'dict', 'tuple'].flatMap((type) => [`builtins.${type}`, `__builtin__.${type}`]),
 ]);
 
 /** The class behind a name, as `readPickle` asks for it; undefined when the name is not on the list. */
@@ -249,5 +269,6 @@ export function allowedClass(qualifiedName: string): PickleClass | undefined {
   if (MENTIONED.has(qualifiedName)) return mention(qualifiedName);
   const word = /^torch\.(\w+)$/.exec(qualifiedName)?.[1] ?? '';
   const dtype = STORAGES.get(word) ?? DTYPES.get(word);
-  return dtype === undefined ? undefined : mention(qualifiedName, dtype);
+  if (dtype !== undefined) return mention(qualifiedName, dtype);
+  return FOREIGN.test(word) ? mention(qualifiedName, undefined, word) : undefined;
 }

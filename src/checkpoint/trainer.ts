@@ -5,7 +5,8 @@
  */
 
 import { MatMambaError } from '../errors.ts';
-import { type TensorRef, isTensorRef } from './pytorch-classes.ts';
+import { DTYPES } from '../tensor/index.ts';
+import { type TensorRef, isForeignTensor, isTensorRef } from './pytorch-classes.ts';
 
 const NESTED_UNDER = ['model', 'state_dict', 'model_state_dict'] as const;
 const MAX_NESTING = 3;
@@ -22,7 +23,7 @@ export function stripWrapperPrefixes(name: string): string {
 }
 
 function holdsTensors(value: unknown): value is Map<unknown, unknown> {
-  return value instanceof Map && [...value.values()].some(isTensorRef);
+  return value instanceof Map && [...value.values()].some((item) => isTensorRef(item) || isForeignTensor(item));
 }
 
 /** The innermost map that holds the model. */
@@ -56,7 +57,11 @@ export function findStateDict(root: unknown, file: string): StateDict {
   }
   const tensors = new Map<string, TensorRef>();
   for (const [key, value] of found) {
-    if (typeof key !== 'string' || !isTensorRef(value)) continue;
+    if (typeof key !== 'string') continue;
+    if (isForeignTensor(value)) {
+      throw new MatMambaError('FORMAT', `${file}: '${key}' has the dtype ${value.dtype}`, { hint: `supported: ${DTYPES.join(', ')}, bool` });
+    }
+    if (!isTensorRef(value)) continue;
     const name = stripWrapperPrefixes(key);
     if (tensors.has(name)) throw new MatMambaError('FORMAT', `${file}: two tensors are called '${name}' once wrapper prefixes are taken off`);
     tensors.set(name, value);

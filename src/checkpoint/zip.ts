@@ -21,10 +21,12 @@ const UINT16_MAX = 0xffff;
 const MAX_DIRECTORY_BYTES = 256 * 2 ** 20;
 const ALIGNMENT = 64;
 
-/** One stored entry. */
+/** One entry. */
 export interface ZipEntry {
   readonly name: string;
   readonly size: number;
+  /** Compressed entries are listed but can not be read. */
+  readonly compressed: boolean;
   readonly crc32: number;
   /** Where its local header is. */
   readonly headerOffset: number;
@@ -95,7 +97,7 @@ function readExtra64(view: DataView, start: number, end: number, fields: [size: 
 
 /**
  * The entries of an archive by name.
- * @throws FORMAT for damage, compressed or encrypted entries, repeated names
+ * @throws FORMAT for damage, encrypted entries, repeated names
  */
 export async function readZipDirectory(source: ByteSource, signal?: AbortSignal): Promise<Map<string, ZipEntry>> {
   const { offset, size, count } = await findDirectory(source, signal);
@@ -116,21 +118,22 @@ export async function readZipDirectory(source: ByteSource, signal?: AbortSignal)
     const fields: [number, number, number] = [view.getUint32(at + 24, true), view.getUint32(at + 20, true), view.getUint32(at + 42, true)];
     if (!readExtra64(view, nameEnd, extraEnd, fields)) throw damaged(source.name, `the zip64 field of '${name}' is damaged`);
     if (view.getUint16(at + 8, true) & 1) throw damaged(source.name, `'${name}' is encrypted`);
-    if (view.getUint16(at + 10, true) !== 0 || fields[0] !== fields[1]) {
-      throw new MatMambaError('FORMAT', `${source.name}: '${name}' is compressed`, {
-        hint: 'torch.save stores entries as they are; the file was zipped again by something else',
-      });
-    }
-    if (fields[2] + 30 + fields[0] > source.size) throw damaged(source.name, `'${name}' reaches past the end of the file`);
+    const compressed = view.getUint16(at + 10, true) !== 0 || fields[0] !== fields[1];
+    if (fields[2] + 30 + fields[1] > source.size) throw damaged(source.name, `'${name}' reaches past the end of the file`);
     if (entries.has(name)) throw damaged(source.name, `'${name}' is in the archive twice`);
-    entries.set(name, { name, size: fields[0], crc32: view.getUint32(at + 16, true), headerOffset: fields[2] });
+    entries.set(name, { name, size: fields[0], compressed, crc32: view.getUint32(at + 16, true), headerOffset: fields[2] });
     at = next;
   }
   return entries;
 }
 
-/** Where an entry's bytes start. Reads its local header. @throws FORMAT */
+/** Where an entry's bytes start. Reads its local header. @throws FORMAT, also for a compressed entry */
 export async function zipDataOffset(source: ByteSource, entry: ZipEntry, signal?: AbortSignal): Promise<number> {
+  if (entry.compressed) {
+    throw new MatMambaError('FORMAT', `${source.name}: '${entry.name}' is compressed`, {
+      hint: 'torch.save stores entries as they are; the file was zipped again by something else',
+    });
+  }
   const header = viewOf(await source.read(entry.headerOffset, 30, signal));
   if (header.getUint32(0, true) !== LOCAL) throw damaged(source.name, `the header of '${entry.name}' is damaged`);
   const start = entry.headerOffset + 30 + header.getUint16(26, true) + header.getUint16(28, true);
@@ -209,7 +212,7 @@ export class ZipWriter {
       else descriptor.setUint32(8 + 4 * i, size, true);
     }
     await this.#file.write(new Uint8Array(descriptor.buffer));
-    this.entries.push({ name, size, crc32: crc, headerOffset });
+    this.entries.push({ name, size, compressed: false, crc32: crc, headerOffset });
   }
 
   /** Writes the directory, zip64 record included. @throws FILE */
