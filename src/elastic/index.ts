@@ -1,0 +1,2 @@
+/** Widths, levels and Mix'n'Match granularities. */
+export * from './granularity.ts';
