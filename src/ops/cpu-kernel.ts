@@ -21,8 +21,8 @@ export interface CpuBuffer {
 
 /**
  * A weight in memory. `vector`: float32, contiguous, 16 floats of slack. `taps`: float32 [K][stride], channels
- * contiguous. `matrix`: row-major [rows][stride] in any dtype, columns zero-padded to 16, for i8 with float32 scales
- * [rows][stride / groupSize].
+ * contiguous. `matrix`, columns zero-padded to 16: f32 row-major [rows][stride]; bf16 and f16 in panels of 8 rows
+ * [panel][stride][8]; i8 [panel][stride / 8][8][8] with float32 scales [panel][stride / groupSize][8].
  */
 export interface CpuWeight {
   readonly dtype: WeightDType;

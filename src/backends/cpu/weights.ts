@@ -1,10 +1,10 @@
 /**
  * How parameters lie in the CPU backend's memory, and the conversion to and from that form.
  *
- * Everything is row-major: a matrix is [rows][stride] in any dtype, its columns zero-padded to a multiple of 16, with
- * float32 scales [rows][scaleGroups] beside int8 values. So a prefix of rows or columns is a view, the rows that a
- * kernel reads one after the other are one stream, and bfloat16 weights are stored as they are on disk. Taps are
- * transposed to [K][stride] so that channels are contiguous. Vectors end in 16 floats of slack.
+ * A float32 matrix is row-major. bfloat16, half and int8 lie in panels of 8 rows, [panel][column][8] and
+ * [panel][column / 8][8][8], with int8 scales [panel][group][8]: a product with one row reads them as one ascending
+ * stream. Columns are zero-padded to a multiple of 16, so a prefix of columns, and rows from a multiple of 8 on, are
+ * views. Taps are transposed to [K][stride] so that channels are contiguous. Vectors end in 16 floats of slack.
  */
 
 import { MatMambaError } from '../../errors.ts';
@@ -12,6 +12,8 @@ import { type ParameterSpec, paddedColumns } from '../../graph/graph.ts';
 import type { WeightDType } from '../../ops/cpu-kernel.ts';
 import { toFloat32 } from '../../tensor/dtype.ts';
 
+/** Rows that lie together in storage other than float32. */
+const PANEL = 8;
 /** Floats after a vector that a kernel may read. */
 const VECTOR_SLACK = 16;
 /** Largest finite half: weights beyond it are stored as it, because the kernels read halves as finite. */
@@ -58,11 +60,13 @@ export function storageOf(spec: ParameterSpec, dtype: WeightDType, options: { re
     return { ...plain, stride, bytes: 4 * stride * columns };
   }
   const stride = paddedColumns(columns);
-  if (dtype !== 'i8') return { ...plain, dtype, stride, bytes: (dtype === 'f32' ? 4 : 2) * rows * stride };
+  if (dtype === 'f32') return { ...plain, stride, bytes: 4 * rows * stride };
+  const panelRows = Math.ceil(rows / PANEL) * PANEL;
+  if (dtype !== 'i8') return { ...plain, dtype, stride, bytes: 2 * panelRows * stride };
   const groupSize = Math.min(options.groupSize ?? stride, stride);
   if (groupSize < 1 || groupSize % 16 !== 0) throw new MatMambaError('OPTION', `int8 groups of ${groupSize} columns: not a multiple of 16`);
   const scaleGroups = Math.ceil(stride / groupSize);
-  return { ...plain, dtype, stride, bytes: rows * stride, scaleBytes: 4 * rows * scaleGroups, groupSize, scaleGroups };
+  return { ...plain, dtype, stride, bytes: panelRows * stride, scaleBytes: 4 * panelRows * scaleGroups, groupSize, scaleGroups };
 }
 
 /** Writes float32 source rows `firstRow ..` (contiguous, `columns` each) into storage. @throws WEIGHTS for a half that is not finite */
@@ -86,11 +90,11 @@ export function packRows(storage: WeightStorage, memory: WeightMemory, firstRow:
   } else {
     const target = halves(memory.values);
     const bits = new Uint32Array(source.buffer, source.byteOffset, source.length);
+    const pack = dtype === 'bf16' ? packBf16 : packHalf;
     for (let row = 0; row < rows; row++) {
-      const at = (firstRow + row) * stride;
-      if (dtype === 'bf16') packBf16(bits, row * columns, columns, target, at);
-      else packHalf(bits, row * columns, columns, target, at);
-      target.fill(0, at + columns, at + stride);
+      const at = halfAt(stride, firstRow + row);
+      pack(bits, row * columns, columns, target, at);
+      for (let column = columns; column < stride; column++) target[at + PANEL * column] = 0;
     }
   }
 }
@@ -102,13 +106,16 @@ export function packInt8Rows(storage: WeightStorage, memory: WeightMemory, first
   if (scales.length !== rows * scaleGroups) {
     throw new MatMambaError('SHAPE', `int8 scales expected (${rows}, ${scaleGroups}), got ${scales.length} in all`);
   }
-  const target = new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length);
+  const target = int8s(memory.values);
   for (let row = 0; row < rows; row++) {
-    const at = (firstRow + row) * stride;
-    target.set(values.subarray(row * columns, (row + 1) * columns), at);
-    target.fill(0, at + columns, at + stride);
+    const at = int8At(stride, firstRow + row);
+    for (let column = 0; column < stride; column++) {
+      target[at + int8Column(column)] = column < columns ? values[row * columns + column]! : 0;
+    }
+    for (let group = 0; group < scaleGroups; group++) {
+      memory.scales[scaleAt(scaleGroups, firstRow + row, group)] = scales[row * scaleGroups + group]!;
+    }
   }
-  memory.scales.set(scales, firstRow * scaleGroups);
 }
 
 /** Reads rows `firstRow ..` back as float32 into `target`; exact except for int8, which comes back dequantised. */
@@ -122,19 +129,24 @@ export function unpackRows(storage: WeightStorage, memory: WeightMemory, firstRo
     }
     return;
   }
-  const values =
-    dtype === 'f32'
-      ? floats(memory.values)
-      : dtype === 'i8'
-        ? new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length)
-        : halves(memory.values);
   for (let row = 0; row < rows; row++) {
-    const at = (firstRow + row) * stride;
     const out = target.subarray(row * columns, (row + 1) * columns);
-    toFloat32(dtype, values.subarray(at, at + columns), out);
-    if (dtype !== 'i8') continue;
-    for (let column = 0; column < columns; column++) {
-      out[column]! *= memory.scales[(firstRow + row) * scaleGroups + Math.floor(column / groupSize)]!;
+    if (dtype === 'f32') {
+      const at = (firstRow + row) * stride;
+      out.set(floats(memory.values).subarray(at, at + columns));
+    } else if (dtype === 'i8') {
+      const source = int8s(memory.values);
+      const at = int8At(stride, firstRow + row);
+      for (let column = 0; column < columns; column++) {
+        const scale = memory.scales[scaleAt(scaleGroups, firstRow + row, Math.floor(column / groupSize))]!;
+        out[column] = source[at + int8Column(column)]! * scale;
+      }
+    } else {
+      const source = halves(memory.values);
+      const at = halfAt(stride, firstRow + row);
+      const gathered = new Uint16Array(columns);
+      for (let column = 0; column < columns; column++) gathered[column] = source[at + PANEL * column]!;
+      toFloat32(dtype, gathered, out);
     }
   }
 }
@@ -142,13 +154,38 @@ export function unpackRows(storage: WeightStorage, memory: WeightMemory, firstRo
 /** Copies rows as they are stored in int8: contiguous values, and the scales of each row. */
 export function readInt8Rows(storage: WeightStorage, memory: WeightMemory, firstRow: number, count: number): { values: Int8Array; scales: Float32Array } {
   const { columns, stride, scaleGroups } = storage;
-  const source = new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length);
+  const source = int8s(memory.values);
   const values = new Int8Array(count * columns);
+  const scales = new Float32Array(count * scaleGroups);
   for (let row = 0; row < count; row++) {
-    const at = (firstRow + row) * stride;
-    values.set(source.subarray(at, at + columns), row * columns);
+    const at = int8At(stride, firstRow + row);
+    for (let column = 0; column < columns; column++) values[row * columns + column] = source[at + int8Column(column)]!;
+    for (let group = 0; group < scaleGroups; group++) {
+      scales[row * scaleGroups + group] = memory.scales[scaleAt(scaleGroups, firstRow + row, group)]!;
+    }
   }
-  return { values, scales: memory.scales.slice(firstRow * scaleGroups, (firstRow + count) * scaleGroups) };
+  return { values, scales };
+}
+
+/** Index of a row's first half; its columns follow 8 apart. */
+function halfAt(stride: number, row: number): number {
+  return (row - (row % PANEL)) * stride + (row % PANEL);
+}
+
+/** Index of a row's first int8; its columns lie at `int8Column` from there. */
+function int8At(stride: number, row: number): number {
+  return (row - (row % PANEL)) * stride + PANEL * (row % PANEL);
+}
+function int8Column(column: number): number {
+  return (column >> 3) * 64 + (column & 7);
+}
+
+function scaleAt(scaleGroups: number, row: number, group: number): number {
+  return (row - (row % PANEL)) * scaleGroups + PANEL * group + (row % PANEL);
+}
+
+function int8s(bytes: Uint8Array): Int8Array {
+  return new Int8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 function rowsIn({ rows, columns }: WeightStorage, firstRow: number, length: number): number {
@@ -169,7 +206,7 @@ function halves(bytes: Uint8Array): Uint16Array {
 function packBf16(bits: Uint32Array, from: number, count: number, target: Uint16Array, at: number): void {
   for (let i = 0; i < count; i++) {
     const b = bits[from + i]!;
-    target[at + i] = (b & 0x7fffffff) > 0x7f800000 ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+    target[at + PANEL * i] = (b & 0x7fffffff) > 0x7f800000 ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
   }
 }
 
@@ -181,8 +218,8 @@ function packHalf(bits: Uint32Array, from: number, count: number, target: Uint16
     const magnitude = b & 0x7fffffff;
     if (magnitude >= 0x38800000 && magnitude < 0x477ff000) {
       const shifted = magnitude - 0x38000000;
-      target[at + i] = sign | ((shifted + 0xfff + ((shifted >>> 13) & 1)) >>> 13);
-    } else target[at + i] = sign | edgeHalf(magnitude);
+      target[at + PANEL * i] = sign | ((shifted + 0xfff + ((shifted >>> 13) & 1)) >>> 13);
+    } else target[at + PANEL * i] = sign | edgeHalf(magnitude);
   }
 }
 
@@ -202,11 +239,11 @@ function edgeHalf(magnitude: number): number {
 /** Symmetric int8: the largest magnitude of a group is 127. A group that holds NaN or infinity dequantises to NaN. */
 function packInt8(storage: WeightStorage, memory: WeightMemory, firstRow: number, rows: number, source: Float32Array): void {
   const { columns, stride, groupSize, scaleGroups } = storage;
-  const target = new Int8Array(memory.values.buffer, memory.values.byteOffset, memory.values.length);
+  const target = int8s(memory.values);
   const { scales } = memory;
   for (let row = 0; row < rows; row++) {
     const from = row * columns;
-    const at = (firstRow + row) * stride;
+    const at = int8At(stride, firstRow + row);
     for (let group = 0; group < scaleGroups; group++) {
       const first = group * groupSize;
       const end = Math.min(first + groupSize, columns);
@@ -218,10 +255,10 @@ function packInt8(storage: WeightStorage, memory: WeightMemory, firstRow: number
         if (magnitude > largest) largest = magnitude;
       }
       const scale = Math.fround(largest / 127);
-      scales[(firstRow + row) * scaleGroups + group] = sum < Infinity ? scale : NaN;
+      scales[scaleAt(scaleGroups, firstRow + row, group)] = sum < Infinity ? scale : NaN;
       const inverse = scale > 0 && sum < Infinity ? 1 / scale : 0;
-      for (let i = first; i < end; i++) target[at + i] = source[from + i]! * inverse + ROUND - ROUND;
+      for (let i = first; i < end; i++) target[at + int8Column(i)] = source[from + i]! * inverse + ROUND - ROUND;
     }
-    target.fill(0, at + columns, at + stride);
+    for (let i = columns; i < stride; i++) target[at + int8Column(i)] = 0;
   }
 }

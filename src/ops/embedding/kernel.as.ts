@@ -1,7 +1,7 @@
 /** Table look-up: one row of a stored matrix for each id; ids are dealt to the threads. */
 
 import { shareStart } from '../as/simd.as';
-import { dequantiseRow, elementBytes } from '../linear/dequantise.as';
+import { dequantiseRow } from '../linear/dequantise.as';
 
 @unmanaged
 class EmbeddingArguments {
@@ -24,14 +24,12 @@ class EmbeddingArguments {
 /** y[t] = weight[ids[t]]; zeros for an id outside the table. */
 export function embedding(address: usize, thread: i32, threads: i32): void {
   const args = changetype<EmbeddingArguments>(address);
-  const rowBytes = <usize>args.weightStride * elementBytes(args.dtype);
   const end = shareStart(args.count, 1, thread + 1, threads);
   for (let t = shareStart(args.count, 1, thread, threads); t < end; t++) {
     const id = load<u32>(args.ids + (<usize>t << 2));
     const y = args.y + (<usize>t * <usize>args.yStride << 2);
     if (id < <u32>args.rows) {
-      const scales = args.scales + (<usize>id * <usize>args.scaleGroups << 2);
-      dequantiseRow(args.dtype, args.weight + <usize>id * rowBytes, scales, args.groupSize, args.width, y);
+      dequantiseRow(args.dtype, args.weight, args.weightStride, id, args.scales, args.groupSize, args.scaleGroups, args.width, y);
     } else {
       memory.fill(y, 0, <usize>args.width << 2);
     }

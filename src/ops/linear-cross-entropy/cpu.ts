@@ -12,7 +12,12 @@ function logitsBytes(node: Omit<CpuNode, 'scratch'>): number {
 
 export const linearCrossEntropyCpu: CpuKernel = {
   scratchBytes(node) {
-    return logitsBytes(node) + linearScratchBytes(node.threads, node.buffer('x').width);
+    const { rows, width: k } = node.buffer('x');
+    const weight = node.weight('weight');
+    const segments = [{ start: 0, count: weight.shape[0]! }];
+    // The last chunk has fewer rows, for which another kernel may be better.
+    const chunks = [Math.min(rows, CHUNK_ROWS), rows % CHUNK_ROWS || CHUNK_ROWS];
+    return logitsBytes(node) + Math.max(...chunks.map((count) => linearScratchBytes(node, { rows: count, k, weight, segments })));
   },
   calls(node) {
     const x = node.buffer('x');

@@ -1,8 +1,8 @@
-import { paddedColumns, segmentColumns } from '../../graph/graph.ts';
-import type { Segment } from '../../graph/graph.ts';
-import { type CpuCall, type CpuKernel, type CpuNode, type CpuWeight, type WeightDType } from '../cpu-kernel.ts';
+import { type Segment, paddedColumns, segmentColumns } from '../../graph/graph.ts';
+import type { CpuCall, CpuKernel, CpuNode, CpuWeight, WeightDType } from '../cpu-kernel.ts';
+import { type LinearPlan, planBytes, planLinear } from './plan.ts';
 
-/** The numbers that kernels know a weight's dtype by. */
+/** The numbers that kernels know a weight's dtype by, as in `arguments.as.ts`. */
 const DTYPE_NUMBERS: Readonly<Record<WeightDType, number>> = { f32: 0, bf16: 1, f16: 2, i8: 3 };
 const ELEMENT_BYTES: Readonly<Record<WeightDType, number>> = { f32: 4, bf16: 2, f16: 2, i8: 1 };
 
@@ -17,6 +17,8 @@ export interface LinearOperands {
   readonly segments: readonly Segment[];
 }
 
+type Team = Pick<CpuNode, 'threads' | 'blas'>;
+
 /** How kernels are told of a weight matrix: dtype, stride and int8 scales. */
 export function weightArguments(weight: CpuWeight) {
   return {
@@ -27,14 +29,22 @@ export function weightArguments(weight: CpuWeight) {
   };
 }
 
-export function linearScratchBytes(threads: number, k: number): number {
-  return threads * 4 * paddedColumns(k);
+function planOf({ threads, blas }: Team, { rows, k, weight, segments }: Pick<LinearOperands, 'rows' | 'k' | 'weight' | 'segments'>): LinearPlan {
+  const counts = segments.map(({ count }) => count);
+  return planLinear({ rows, k, counts, dtype: weight.dtype, groupSize: weight.groupSize }, threads, blas);
 }
 
-/** The calls that compute one product; `scratch` has `linearScratchBytes`. */
-export function linearCalls(_node: Pick<CpuNode, 'threads' | 'blas'>, scratch: number, operands: LinearOperands): readonly CpuCall[] {
+/** Bytes of scratch that `linearCalls` needs. */
+export function linearScratchBytes(team: Team, operands: Pick<LinearOperands, 'rows' | 'k' | 'weight' | 'segments'>): number {
+  return planBytes(planOf(team, operands), team.threads);
+}
+
+/** The calls that compute one product. */
+export function linearCalls(team: Team, scratch: number, operands: LinearOperands): readonly CpuCall[] {
   const { x, y, rows, k, weight, bias, segments } = operands;
   const { columns } = segmentColumns(segments);
+  const { kernel, threadBytes, quantisedBytes, ...plan } = planOf(team, operands);
+  const quantised = scratch + team.threads * threadBytes;
   const head = {
     x: x.pointer,
     xStride: x.stride,
@@ -43,8 +53,15 @@ export function linearCalls(_node: Pick<CpuNode, 'threads' | 'blas'>, scratch: n
     y: y.pointer,
     yStride: y.stride,
     ...weightArguments(weight),
+    rowParts: plan.rowParts,
+    columnParts: plan.columnParts,
+    blockRows: plan.blockRows,
+    blockPanels: plan.blockPanels,
     scratch,
-    scratchBytes: 4 * paddedColumns(k),
+    scratchBytes: threadBytes,
+    quantised,
+    quantisedScales: quantised + 2 * rows * paddedColumns(k),
+    quantisedRange: plan.quantisedRange,
     segments: segments.length,
   };
   const tail = segments.flatMap(({ start, count }, i) => [
@@ -54,12 +71,14 @@ export function linearCalls(_node: Pick<CpuNode, 'threads' | 'blas'>, scratch: n
     count,
     columns[i]!,
   ]);
-  return [{ kernel: 'linear', args: [...Object.values(head), ...tail] }];
+  const args = [...Object.values(head), ...tail];
+  return quantisedBytes > 0 ? [{ kernel: 'linear_quantise', args }, { kernel, args }] : [{ kernel, args }];
 }
 
 export const linearCpu: CpuKernel = {
   scratchBytes(node) {
-    return linearScratchBytes(node.threads, node.buffer('x').width);
+    const { rows, width } = node.buffer('x');
+    return linearScratchBytes(node, { rows, k: width, weight: node.weight('weight'), segments: node.segments('segments') });
   },
   calls(node) {
     const x = node.buffer('x');

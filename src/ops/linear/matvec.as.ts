@@ -1,0 +1,216 @@
+/**
+ * The product of one or a few rows with float32, bfloat16 or half weights, read once where they lie: bound by memory.
+ */
+
+import { madd } from '../as/simd.as';
+import {
+  BF16,
+  F32,
+  LinearArguments,
+  LinearSegment,
+  PANEL,
+  biasOf,
+  firstPanel,
+  panelsOf,
+  segmentAt,
+  storePanel,
+  sumLanes4,
+  xAt,
+  yAt,
+  zeroPanel,
+} from './arguments.as';
+import { half4 } from './dequantise.as';
+
+/** Computes this thread's share of the columns. */
+export function linearFewRows(address: usize, thread: i32, threads: i32): void {
+  const args = changetype<LinearArguments>(address);
+  if (thread >= args.columnParts) return;
+  let first = firstPanel(args, thread);
+  let last = firstPanel(args, thread + 1);
+  for (let s = 0; s < args.segments; s++) {
+    const segment = segmentAt(args, s);
+    const panels = panelsOf(segment);
+    const end = min(last, panels);
+    for (let panel = max(first, 0); panel < end; panel++) {
+      if (panel * PANEL >= segment.count) zeroPanel(args, segment, panel, 0, args.rows);
+      else if (args.dtype == F32) floatPanel(args, segment, panel);
+      else if (args.dtype == BF16) halfPanel<u16>(args, segment, panel);
+      else halfPanel<i16>(args, segment, panel);
+    }
+    first -= panels;
+    last -= panels;
+  }
+}
+
+function halfPanel<T>(args: LinearArguments, segment: LinearSegment, panel: i32): void {
+  const source = segment.weight + (<usize>(panel * PANEL) * <usize>args.weightStride << 1);
+  const end = source + (<usize>args.k << 4);
+  const valid = segment.count - panel * PANEL;
+  const low = biasOf(segment, panel, 0);
+  const high = biasOf(segment, panel, 4);
+  let row = 0;
+  for (; row + 2 < args.rows; row += 4) halfTile4<T>(args, yAt(args, segment, row, panel), valid, row, source, end, low, high);
+  for (; row < args.rows; row++) halfTile1<T>(xAt(args, row), yAt(args, segment, row, panel), valid, source, end, low, high);
+}
+
+/** One row times 8 columns; four sums of each so that the additions do not wait for each other. */
+function halfTile1<T>(x: usize, y: usize, valid: i32, source: usize, end: usize, low: v128, high: v128): void {
+  let c0 = low;
+  let d0 = high;
+  let c1 = f32x4.splat(0);
+  let d1 = f32x4.splat(0);
+  let c2 = f32x4.splat(0);
+  let d2 = f32x4.splat(0);
+  let c3 = f32x4.splat(0);
+  let d3 = f32x4.splat(0);
+  for (; source < end; source += 64, x += 16) {
+    const x0 = v128.load32_splat(x);
+    c0 = madd(half4<T>(source), x0, c0);
+    d0 = madd(half4<T>(source + 8), x0, d0);
+    const x1 = v128.load32_splat(x, 4);
+    c1 = madd(half4<T>(source + 16), x1, c1);
+    d1 = madd(half4<T>(source + 24), x1, d1);
+    const x2 = v128.load32_splat(x, 8);
+    c2 = madd(half4<T>(source + 32), x2, c2);
+    d2 = madd(half4<T>(source + 40), x2, d2);
+    const x3 = v128.load32_splat(x, 12);
+    c3 = madd(half4<T>(source + 48), x3, c3);
+    d3 = madd(half4<T>(source + 56), x3, d3);
+  }
+  storePanel(y, f32x4.add(f32x4.add(c0, c1), f32x4.add(c2, c3)), f32x4.add(f32x4.add(d0, d1), f32x4.add(d2, d3)), valid);
+}
+
+/** 3 or 4 rows times 8 columns. */
+function halfTile4<T>(args: LinearArguments, y: usize, valid: i32, row: i32, source: usize, end: usize, low: v128, high: v128): void {
+  const rows = args.rows - row;
+  let x0 = xAt(args, row);
+  let x1 = xAt(args, row + 1);
+  let x2 = xAt(args, row + 2);
+  let x3 = xAt(args, row + min(3, rows - 1));
+  let c00 = low;
+  let c01 = high;
+  let c10 = low;
+  let c11 = high;
+  let c20 = low;
+  let c21 = high;
+  let c30 = low;
+  let c31 = high;
+  while (source < end) {
+    const b0 = half4<T>(source);
+    const b1 = half4<T>(source + 8);
+    const a0 = v128.load32_splat(x0);
+    c00 = madd(a0, b0, c00);
+    c01 = madd(a0, b1, c01);
+    const a1 = v128.load32_splat(x1);
+    c10 = madd(a1, b0, c10);
+    c11 = madd(a1, b1, c11);
+    const a2 = v128.load32_splat(x2);
+    c20 = madd(a2, b0, c20);
+    c21 = madd(a2, b1, c21);
+    const a3 = v128.load32_splat(x3);
+    c30 = madd(a3, b0, c30);
+    c31 = madd(a3, b1, c31);
+    source += 16;
+    x0 += 4;
+    x1 += 4;
+    x2 += 4;
+    x3 += 4;
+  }
+  const step = <usize>args.yStride << 2;
+  storePanel(y, c00, c01, valid);
+  storePanel(y + step, c10, c11, valid);
+  storePanel(y + 2 * step, c20, c21, valid);
+  if (rows > 3) storePanel(y + 3 * step, c30, c31, valid);
+}
+
+/** Eight weight rows, row-major: one after the other for one row of x, in pairs for more. */
+function floatPanel(args: LinearArguments, segment: LinearSegment, panel: i32): void {
+  const weight = segment.weight + (<usize>(panel * PANEL) * <usize>args.weightStride << 2);
+  const bytes = <usize>args.weightStride << 2;
+  const valid = segment.count - panel * PANEL;
+  const last = <usize>min(valid, PANEL) - 1;
+  const y = yAt(args, segment, 0, panel);
+  if (args.rows == 1) {
+    const w4 = weight + min<usize>(4, last) * bytes;
+    const low = sumLanes4(
+      dot(args.x, weight, args.k),
+      dot(args.x, weight + min<usize>(1, last) * bytes, args.k),
+      dot(args.x, weight + min<usize>(2, last) * bytes, args.k),
+      dot(args.x, weight + min<usize>(3, last) * bytes, args.k),
+    );
+    const high = valid <= 4 ? f32x4.splat(0) : sumLanes4(
+      dot(args.x, w4, args.k),
+      dot(args.x, weight + min<usize>(5, last) * bytes, args.k),
+      dot(args.x, weight + min<usize>(6, last) * bytes, args.k),
+      dot(args.x, weight + min<usize>(7, last) * bytes, args.k),
+    );
+    storePanel(y, f32x4.add(low, biasOf(segment, panel, 0)), f32x4.add(high, biasOf(segment, panel, 4)), valid);
+    return;
+  }
+  for (let pair: usize = 0; pair < 4; pair++) {
+    const w0 = weight + min<usize>(2 * pair, last) * bytes;
+    const w1 = weight + min<usize>(2 * pair + 1, last) * bytes;
+    for (let row = 0; row < args.rows; row += 4) floatTile(args, row, w0, w1, yAt(args, segment, row, panel) + (pair << 3));
+  }
+  for (let row = 0; row < args.rows; row++) {
+    const at = yAt(args, segment, row, panel);
+    storePanel(at, f32x4.add(v128.load(at), biasOf(segment, panel, 0)), f32x4.add(v128.load(at, 16), biasOf(segment, panel, 4)), valid);
+  }
+}
+
+/** Lane-wise sums of the product of two rows. */
+function dot(x: usize, w: usize, k: i32): v128 {
+  const end = w + (<usize>k << 2);
+  let c0 = f32x4.splat(0);
+  let c1 = f32x4.splat(0);
+  let c2 = f32x4.splat(0);
+  let c3 = f32x4.splat(0);
+  for (; w < end; w += 64, x += 64) {
+    c0 = madd(v128.load(w), v128.load(x), c0);
+    c1 = madd(v128.load(w, 16), v128.load(x, 16), c1);
+    c2 = madd(v128.load(w, 32), v128.load(x, 32), c2);
+    c3 = madd(v128.load(w, 48), v128.load(x, 48), c3);
+  }
+  return f32x4.add(f32x4.add(c0, c1), f32x4.add(c2, c3));
+}
+
+/** Up to 4 rows of x times 2 rows of the weight; columns run along the lanes, so nothing is packed. */
+function floatTile(args: LinearArguments, row: i32, w0: usize, w1: usize, y: usize): void {
+  const rows = args.rows - row;
+  const x0 = xAt(args, row);
+  const x1 = xAt(args, row + min(1, rows - 1));
+  const x2 = xAt(args, row + min(2, rows - 1));
+  const x3 = xAt(args, row + min(3, rows - 1));
+  let c00 = f32x4.splat(0);
+  let c01 = f32x4.splat(0);
+  let c10 = f32x4.splat(0);
+  let c11 = f32x4.splat(0);
+  let c20 = f32x4.splat(0);
+  let c21 = f32x4.splat(0);
+  let c30 = f32x4.splat(0);
+  let c31 = f32x4.splat(0);
+  const bytes = <usize>args.k << 2;
+  for (let at: usize = 0; at < bytes; at += 16) {
+    const b0 = v128.load(w0 + at);
+    const b1 = v128.load(w1 + at);
+    const a0 = v128.load(x0 + at);
+    c00 = madd(a0, b0, c00);
+    c01 = madd(a0, b1, c01);
+    const a1 = v128.load(x1 + at);
+    c10 = madd(a1, b0, c10);
+    c11 = madd(a1, b1, c11);
+    const a2 = v128.load(x2 + at);
+    c20 = madd(a2, b0, c20);
+    c21 = madd(a2, b1, c21);
+    const a3 = v128.load(x3 + at);
+    c30 = madd(a3, b0, c30);
+    c31 = madd(a3, b1, c31);
+  }
+  const low = sumLanes4(c00, c01, c10, c11);
+  const high = sumLanes4(c20, c21, c30, c31);
+  const step = <usize>args.yStride << 2;
+  v128.store64_lane(y, low, 0);
+  if (rows > 1) v128.store64_lane(y + step, low, 1);
+  if (rows > 2) v128.store64_lane(y + 2 * step, high, 0);
+  if (rows > 3) v128.store64_lane(y + 3 * step, high, 1);
+}
