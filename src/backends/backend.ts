@@ -37,6 +37,8 @@ export interface DeviceWeight {
   read(first: number, count: number): Float32Array;
   /** Rows as they are stored in int8, with `scales.length / count` scales a row. */
   readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array };
+  /** Overwrites all of it once all earlier runs are done; later runs see the new values. */
+  write(source: WeightSource): Promise<void>;
   release(): void;
 }
 
@@ -121,7 +123,7 @@ export interface Backend {
 
 /** What a parameter may be stored as: only matrices follow the model's dtype. */
 export function storageFor(spec: ParameterSpec, storage: WeightStorage): WeightStorage {
-  return spec.layout === 'matrix' ? storage : 'f32';
+  return spec.layout === 'matrix' && !spec.precise ? storage : 'f32';
 }
 
 /** The tensor dtype that a stored weight is given back as by `stateDict()`. */

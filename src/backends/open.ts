@@ -30,8 +30,9 @@ export async function acquireBackend(options: DeviceOptions): Promise<{ backend:
   const key = `${device}/${threads ?? 'all'}/${blas}`;
   let shared = open.get(key);
   if (!shared) {
-    shared = { backend: openCpu({ ...(threads === undefined ? {} : { threads }), blas }), users: 0 };
-    open.set(key, shared);
+    const made: SharedBackend = { backend: openCpu({ ...(threads === undefined ? {} : { threads }), blas }, () => forget(key, made)), users: 0 };
+    open.set(key, made);
+    shared = made;
   }
   const mine = shared;
   mine.users++;
@@ -41,18 +42,23 @@ export async function acquireBackend(options: DeviceOptions): Promise<{ backend:
     released = true;
     mine.users--;
     if (mine.users > 0) return;
-    if (open.get(key) === mine) open.delete(key);
+    forget(key, mine);
     await (await mine.backend).dispose();
   };
   try {
     return { backend: await mine.backend, release };
   } catch (error) {
-    open.delete(key);
+    forget(key, mine);
     throw error;
   }
 }
 
-async function openCpu(options: CpuOptions): Promise<Backend> {
+/** Later models open a backend of their own. */
+function forget(key: string, shared: SharedBackend): void {
+  if (open.get(key) === shared) open.delete(key);
+}
+
+async function openCpu(options: CpuOptions, onLost: () => void): Promise<Backend> {
   const { CpuBackend } = await import('./cpu/cpu-backend.ts');
-  return CpuBackend.open(options);
+  return CpuBackend.open(options, { onLost });
 }

@@ -33,10 +33,17 @@ export interface CpuOptions {
   readonly blas?: BlasSetting;
 }
 
+/** What opens a backend wants to know of it later. */
+export interface CpuEvents {
+  /** The workers are gone: nothing will run on this backend any more. */
+  readonly onLost?: () => void;
+}
+
 /** Weights are read and converted in pieces of at most this size. */
 const PIECE_BYTES = 16 * 2 ** 20;
 const MAXIMUM_SLOTS = 16384;
-
+/** An upload holds the event loop no longer than about this. */
+const BREATH_MS = 50;
 
 export class CpuBackend implements Backend {
   readonly name = 'cpu';
@@ -49,6 +56,7 @@ export class CpuBackend implements Backend {
   readonly #module: KernelModule;
   readonly #blasDescription: string;
   #slotCount = 0;
+  #breathedMs = performance.now();
   readonly #freeSlots: number[] = [];
 
   private constructor(heap: Heap, team: Team, module: KernelModule, blas: boolean, blasDescription: string) {
@@ -61,14 +69,14 @@ export class CpuBackend implements Backend {
   }
 
   /** @throws DEVICE when the engine lacks WASM SIMD or threads, OPTION for a bad thread count */
-  static async open(options: CpuOptions = {}): Promise<CpuBackend> {
+  static async open(options: CpuOptions = {}, { onLost }: CpuEvents = {}): Promise<CpuBackend> {
     const threads = options.threads ?? (await coreCount());
     if (!Number.isInteger(threads) || threads < 1 || threads > 256) {
       throw new MatMambaError('OPTION', `threads must be a whole number from 1 to 256, got ${threads}`);
     }
     const [module, { library, description }] = await Promise.all([loadKernelModule(), findBlas(options.blas ?? 'auto')]);
     const heap = new Heap();
-    const team = Team.start(heap, module.module, threads, library);
+    const team = Team.start(heap, module.module, threads, library, onLost);
     return new CpuBackend(heap, team, module, library !== undefined, description);
   }
 
@@ -95,24 +103,13 @@ export class CpuBackend implements Backend {
   async upload(spec: ParameterSpec, storage: WeightStorage, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight> {
     const stored = storageFor(spec, storage);
     const dtype: WeightDType = stored === 'int8' ? 'i8' : stored;
-    const quantised = dtype === 'i8' ? source.quantised : undefined;
-    const placed = storageOf(spec, dtype, quantised ? { groupSize: quantised.groupSize } : {});
+    const groupSize = dtype === 'i8' ? source.quantised?.groupSize : undefined;
+    const placed = storageOf(spec, dtype, groupSize === undefined ? {} : { groupSize });
     const pointer = this.heap.allocate(placed.bytes, spec.name);
     const scales = placed.scaleBytes > 0 ? this.heap.allocate(placed.scaleBytes, spec.name) : 0;
-    const weight = new StoredWeight(this.heap, spec, stored, placed, pointer, scales);
+    const weight = new StoredWeight(this, spec, stored, placed, pointer, scales);
     try {
-      const piece = Math.max(1, Math.floor(PIECE_BYTES / (4 * placed.columns)));
-      for (let first = 0; first < placed.rows; first += piece) {
-        throwIfAborted(signal);
-        const count = Math.min(piece, placed.rows - first);
-        if (quantised) {
-          const { values, scales: given } = await quantised.rows(first, count);
-          packInt8Rows(placed, weight.memory, first, values, given);
-        } else {
-          const rows = await source.rows(first, count);
-          packRows(placed, weight.memory, first, rows);
-        };
-      }
+      await weight.fill(source, signal);
     } catch (error) {
       weight.release();
       throw error;
@@ -156,6 +153,13 @@ export class CpuBackend implements Backend {
     };
   }
 
+  /** Lets timers and signals of a long upload have their turn. */
+  async breathe(): Promise<void> {
+    if (performance.now() - this.#breathedMs < BREATH_MS) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    this.#breathedMs = performance.now();
+  }
+
   settled(): Promise<void> {
     return this.team.exclusive(() => {});
   }
@@ -176,11 +180,12 @@ class StoredWeight implements DeviceWeight, CpuWeight {
   readonly storage: WeightStorage;
   readonly pointer: number;
   readonly scales: number;
-  readonly #heap: Heap;
+  readonly #backend: CpuBackend;
   readonly #placed: PlacedWeight;
+  #released = false;
 
-  constructor(heap: Heap, spec: ParameterSpec, storage: WeightStorage, placed: PlacedWeight, pointer: number, scales: number) {
-    this.#heap = heap;
+  constructor(backend: CpuBackend, spec: ParameterSpec, storage: WeightStorage, placed: PlacedWeight, pointer: number, scales: number) {
+    this.#backend = backend;
     this.spec = spec;
     this.storage = storage;
     this.#placed = placed;
@@ -207,24 +212,51 @@ class StoredWeight implements DeviceWeight, CpuWeight {
     return this.#placed.bytes + this.#placed.scaleBytes;
   }
 
-  /** Views of its memory as it is now. */
-  get memory(): WeightMemory {
+  /** Views of its memory as it is now. @throws DISPOSED */
+  get #memory(): WeightMemory {
+    if (this.#released) throw new MatMambaError('DISPOSED', `the weight ${this.spec.name} was released`);
     const { bytes, scaleBytes } = this.#placed;
-    return { values: this.#heap.bytes(this.pointer, bytes), scales: this.#heap.floats(this.scales, scaleBytes / 4) };
+    const { heap } = this.#backend;
+    return { values: heap.bytes(this.pointer, bytes), scales: heap.floats(this.scales, scaleBytes / 4) };
+  }
+
+  /** Converts and stores all rows, piece by piece. @throws ABORTED, and what the source throws */
+  async fill(source: WeightSource, signal?: AbortSignal): Promise<void> {
+    const { dtype, rows, columns } = this.#placed;
+    const quantised = dtype === 'i8' ? source.quantised : undefined;
+    const piece = Math.max(1, Math.floor(PIECE_BYTES / (4 * columns)));
+    for (let first = 0; first < rows; first += piece) {
+      await this.#backend.breathe();
+      throwIfAborted(signal);
+      const count = Math.min(piece, rows - first);
+      if (quantised) {
+        const { values, scales } = await quantised.rows(first, count);
+        packInt8Rows(this.#placed, this.#memory, first, values, scales);
+      } else {
+        const values = await source.rows(first, count);
+        packRows(this.#placed, this.#memory, first, values);
+      }
+    }
+  }
+
+  write(source: WeightSource): Promise<void> {
+    return this.#backend.team.exclusive(() => this.fill(source));
   }
 
   read(first: number, count: number): Float32Array {
     const rows = new Float32Array(count * this.#placed.columns);
-    unpackRows(this.#placed, this.memory, first, rows);
+    unpackRows(this.#placed, this.#memory, first, rows);
     return rows;
   }
 
   readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array } {
-    return readInt8Rows(this.#placed, this.memory, first, count);
+    return readInt8Rows(this.#placed, this.#memory, first, count);
   }
 
   release(): void {
-    this.#heap.free(this.pointer);
-    if (this.scales) this.#heap.free(this.scales);
+    if (this.#released) return;
+    this.#released = true;
+    this.#backend.heap.free(this.pointer);
+    if (this.scales) this.#backend.heap.free(this.scales);
   }
 }

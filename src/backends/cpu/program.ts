@@ -4,7 +4,7 @@
  * arena has moved. Everything here happens inside the team's queue.
  */
 
-import { MatMambaError } from '../../errors.ts';
+import { MatMambaError, throwIfAborted } from '../../errors.ts';
 import { type Graph, type GraphNode, type Segment, type Sym, arenaBytes, paddedColumns, rowsOf } from '../../graph/graph.ts';
 import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
 import type { CpuBuffer, CpuCall, CpuKernel, CpuNode, CpuState, CpuWeight } from '../../ops/cpu-kernel.ts';
@@ -135,9 +135,9 @@ export class CpuProgram implements Program {
   }
 
   run(inputs: ProgramInputs, options: RunOptions = {}): Promise<Record<string, Float32Array>> {
-    return this.backend.team.exclusive(async () => {
+    const result = this.backend.team.exclusive(async () => {
       if (this.#disposed) throw new MatMambaError('DISPOSED', 'this program was disposed');
-      if (options.signal?.aborted) throw new MatMambaError('ABORTED', 'stopped by the caller', { cause: options.signal.reason });
+      throwIfAborted(options.signal);
       const table = this.#link();
       this.#writeInputs(inputs);
       const times = options.profile ? this.backend.heap.allocate(8 * (table.entries + 1), 'profile times') : 0;
@@ -149,6 +149,7 @@ export class CpuProgram implements Program {
       }
       return this.#readOutputs();
     });
+    return options.signal ? untilAborted(result, options.signal) : result;
   }
 
   dispose(): void {
@@ -263,6 +264,19 @@ export class CpuProgram implements Program {
     }
     return bytes;
   }
+}
+
+/**
+ * Settles as `result` does, or rejects at once when the signal fires: a run that waits its turn never starts, one that
+ * runs ends at its next barrier, before anything that is asked for later.
+ */
+function untilAborted<R>(result: Promise<R>, signal: AbortSignal): Promise<R> {
+  return new Promise((resolve, reject) => {
+    const stop = (): void => reject(new MatMambaError('ABORTED', 'stopped by the caller', { cause: signal.reason }));
+    if (signal.aborted) stop();
+    signal.addEventListener('abort', stop);
+    void result.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
 }
 
 /** Bytes of a weight that a node reads: the rows of its segments, the columns of its input. */

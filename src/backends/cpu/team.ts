@@ -20,13 +20,15 @@ export class Team {
   readonly #control: number;
   readonly #workers: TeamWorker[] = [];
   readonly #ready: Promise<unknown>;
+  readonly #onLost: (() => void) | undefined;
   #queue: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   #trap: string | undefined;
   #dead: string | undefined;
 
-  private constructor(heap: Heap, threads: number, start: (control: number, thread: number) => Promise<TeamWorker>) {
+  private constructor(heap: Heap, threads: number, start: (control: number, thread: number) => Promise<TeamWorker>, onLost?: () => void) {
     this.#heap = heap;
+    this.#onLost = onLost;
     this.threads = threads;
     this.#control = heap.allocate(4 * CONTROL_CELLS, 'the control block');
     heap.ints(this.#control, CONTROL_CELLS).fill(0);
@@ -36,8 +38,8 @@ export class Team {
   }
 
   /** Starts `threads` workers over the heap's memory; they are awaited by the first run. */
-  static start(heap: Heap, module: WebAssembly.Module, threads: number, blas: BlasLibrary | undefined): Team {
-    const team: Team = new Team(heap, threads, async (control, thread) => {
+  static start(heap: Heap, module: WebAssembly.Module, threads: number, blas: BlasLibrary | undefined, onLost?: () => void): Team {
+    const begin = async (control: number, thread: number): Promise<TeamWorker> => {
       const { Worker } = await import('node:worker_threads');
       const worker = new Worker(new URL('./worker.js', import.meta.url), {
         name: `matmamba-cpu-${thread}`,
@@ -49,15 +51,17 @@ export class Team {
           if (message.trap) team.#trap ??= message.trap;
           else resolve();
         });
-        worker.once('error', (cause: Error) => {
-          team.#fail(`a worker thread failed: ${cause.message}`);
-          reject(new MatMambaError('DEVICE', `a worker thread failed: ${cause.message}`, { cause }));
-        });
-        worker.once('exit', (code) => team.#fail(`a worker thread ended with exit code ${code}`));
+        const end = (reason: string, cause?: Error): void => {
+          team.#fail(reason);
+          reject(new MatMambaError('DEVICE', reason, { cause }));
+        };
+        worker.on('error', (cause: Error) => end(`a worker thread failed: ${cause.message}`, cause));
+        worker.once('exit', (code) => end(`a worker thread ended with exit code ${code}`));
       });
       worker.unref();
       return worker;
-    });
+    };
+    const team: Team = new Team(heap, threads, begin, onLost);
     return team;
   }
 
@@ -84,6 +88,7 @@ export class Team {
     cells[CONTROL.count] = count;
     cells[CONTROL.times] = times;
     for (const cell of [CONTROL.finished, CONTROL.arrived, CONTROL.aborted]) cells[cell] = 0;
+    this.#trap = undefined;
     const done = Atomics.load(cells, CONTROL.done);
     const stop = (): void => void Atomics.store(cells, CONTROL.aborted, 1);
     signal?.addEventListener('abort', stop);
@@ -103,9 +108,8 @@ export class Team {
     if (this.#dead) throw new MatMambaError('DEVICE', this.#dead, { hint: 'load the model again' });
     if (cells[CONTROL.aborted] === 0) return;
     if (signal?.aborted) throw new MatMambaError('ABORTED', 'stopped by the caller', { cause: signal.reason });
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    for (let tries = 0; tries < 100 && this.#trap === undefined; tries++) await new Promise((resolve) => setTimeout(resolve, 2));
     const trap = this.#trap ?? 'a kernel failed without a message';
-    this.#trap = undefined;
     throw new MatMambaError('DEVICE', `CPU kernel failed: ${trap}`);
   }
 
@@ -116,8 +120,14 @@ export class Team {
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
+  /** A worker is gone, and with it the barrier: ends the others and whoever waits for them. */
   #fail(reason: string): void {
-    this.#dead ??= reason;
+    if (this.#dead) return;
+    this.#dead = reason;
+    for (const worker of this.#workers) void worker.terminate();
+    Atomics.add(this.#cells, CONTROL.done, 1);
+    Atomics.notify(this.#cells, CONTROL.done);
+    this.#onLost?.();
   }
 
   /** Keeps the process alive while programs run, and lets it end while none does. */

@@ -49,10 +49,13 @@ const cells = new Int32Array(memory.buffer, control, Object.keys(CONTROL).length
 const cell = (name) => /** @type {number} */ (CONTROL[name]);
 port.postMessage({ ready: thread });
 
-for (let seen = 0; seen >= 0; seen = Atomics.load(cells, cell('sequence'))) {
+for (let seen = 0; seen >= 0; ) {
   try {
     /** @type {any} */ (work)(control, thread, seen);
+    seen = -1;
   } catch (error) {
+    // Before `finish`: the next program may start, and change the number, as soon as all threads have finished.
+    seen = Atomics.load(cells, cell('sequence'));
     Atomics.store(cells, cell('aborted'), 1);
     Atomics.notify(cells, cell('generation'));
     port.postMessage({ trap: `thread ${thread}: ${error instanceof Error ? error.stack : String(error)}` });
