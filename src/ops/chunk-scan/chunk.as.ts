@@ -1,14 +1,15 @@
 /**
  * The chunk scan as products of matrices (the state-space duality of Dao & Gu 2024, section 6), for prefill.
  *
- * Channels are the columns of all products, whatever heads they belong to: with q[t] the product of the decays of a
- * run of steps after its first, and f the first step's own decay,
+ * Channels are the columns of all products, whatever heads they belong to. A chunk is cut into runs of steps; q[t] is
+ * the product of the decays of a run after its first step, g that of the decays from the chunk's start to that step:
  *
- *     y[i] = q[i] * (f * (C S)[i] + sum over j <= i of (C B^T)[i][j] * u[j]) + d * x[i],  u[j] = dt[j] / q[j] * x[j]
- *     S    = q[last] * (f * S + B^T u)
+ *     y[i] = q[i] * (g * (C S)[i] + sum over j <= i of (C B^T)[i][j] * u[j]) + d * x[i],  u[j] = dt[j] / q[j] * x[j]
+ *     S    = q[last] * (g * S + B^T u) at the end of the chunk
  *
  * so C B^T holds for all heads at once, and no exponential is taken of a pair of steps. A run ends with its chunk, or
- * before q falls below `SMALLEST_SCALE` in a head, which keeps 1 / q far from overflow; at worst it is one step long.
+ * before q falls below `SMALLEST_SCALE` in a head, which keeps 1 / q far from overflow; the next run brings g and the
+ * u before it to its own first step by factors below one.
  *
  * `chunkScanPrepare` writes, for every panel of 4 steps, [N4 + CHUNK][4] floats: C transposed, then the lower triangle
  * of C B^T within its chunk; for every chunk, B as [N4 / 4][CHUNK][4]; and dt and the decays, [step][H4]. N4 and H4
@@ -23,8 +24,10 @@ const CHUNK: i32 = 32;
 /** Most channels that a thread carries through the sequence at once. */
 const BLOCK: i32 = 64;
 const BLOCK_BYTES: usize = 256;
-/** exp(-40). */
-const SMALLEST_SCALE: f32 = 4e-18;
+/** exp(-50). */
+const SMALLEST_SCALE: f32 = 2e-22;
+/** Inputs that have decayed below this are dropped: arithmetic on subnormal numbers is slow. */
+const NEGLIGIBLE: f32 = 1e-30;
 
 @inline
 function round4(n: i32): i32 {
@@ -144,7 +147,7 @@ class Block {
   /** Vectors of heads that the channels belong to, from the first one's. */
   head: i32;
   headVectors: i32;
-  /** The transposed state [N4], then u [CHUNK]. */
+  /** The transposed state [N4], then u [CHUNK], both by channel. */
   rows: usize;
   inputs: usize;
   /** q by channel [CHUNK]. */
@@ -152,9 +155,9 @@ class Block {
   /** q and dt / q by head, [CHUNK][4 * headVectors]. */
   headScales: usize;
   headInputs: usize;
-  /** d and f by channel. */
+  /** d and g by channel. */
   skip: usize;
-  first: usize;
+  carry: usize;
   /** Of each channel, its head's offset in bytes from the first. */
   headOf: usize;
 }
@@ -190,8 +193,8 @@ function makeBlock(a: ChunkScanArguments, own: usize, channel: i32, width: i32):
   k.headScales = k.scales + <usize>CHUNK * BLOCK_BYTES;
   k.headInputs = k.headScales + <usize>CHUNK * BLOCK_BYTES;
   k.skip = k.headInputs + <usize>CHUNK * BLOCK_BYTES;
-  k.first = k.skip + BLOCK_BYTES;
-  k.headOf = k.first + BLOCK_BYTES;
+  k.carry = k.skip + BLOCK_BYTES;
+  k.headOf = k.carry + BLOCK_BYTES;
   for (let i = 0; i < width; i++) {
     const at = min(channel + i, last);
     const h = at / a.headdim;
@@ -217,10 +220,10 @@ function scanBlock(a: ChunkScanArguments, row: i32, k: Block): void {
       const end = planRun(a, k, row, chunk, t, chunkEnd);
       spread(a, k, row, chunk, t, end);
       outputs(a, k, row, chunk, t, end, live);
-      if (state != 0 || end < steps) updateState(a, k, row, chunk, t, end);
-      live = true;
       t = end;
     }
+    if (state != 0 || chunkEnd < steps) updateState(a, k, row, chunk, chunkEnd);
+    live = true;
   }
   storeState(a, k, state);
 }
@@ -304,7 +307,7 @@ function planRun(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, 
   return end;
 }
 
-/** Brings a run's q, u and f from heads to channels. */
+/** Brings a run's q and u from heads to channels, and g and the chunk's earlier u to the run's first step. */
 function spread(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, end: i32): void {
   const first = <usize>(a.batchStart + row) * <usize>a.length;
   const xStep = <usize>a.xStride << 2;
@@ -318,7 +321,19 @@ function spread(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, e
   let scales = k.scales + at * BLOCK_BYTES;
   let inputs = k.inputs + at * BLOCK_BYTES;
   const decays = a.decays + (((<usize>row * <usize>a.length + <usize>t) * <usize>round4(a.heads) + <usize>k.head) << 2);
-  for (let c: usize = 0; c < width; c += 4) store<f32>(k.first + c, load<f32>(decays + <usize>load<u32>(k.headOf + c)));
+  for (let c: usize = 0; c < width; c += 16) {
+    const head = k.headOf + c;
+    let factor = gather(decays, load<u32>(head), load<u32>(head, 4), load<u32>(head, 8), load<u32>(head, 12));
+    if (t > chunk) {
+      factor = f32x4.mul(factor, v128.load(scales - BLOCK_BYTES + c));
+      for (let u = k.inputs + c; u < inputs; u += BLOCK_BYTES) {
+        const moved = f32x4.mul(v128.load(u), factor);
+        v128.store(u, v128.and(moved, f32x4.gt(f32x4.abs(moved), f32x4.splat(NEGLIGIBLE))));
+      }
+      factor = f32x4.mul(factor, v128.load(k.carry + c));
+    }
+    v128.store(k.carry + c, factor);
+  }
   for (let i = t; i < end; i++) {
     if (whole) {
       for (let c: usize = 0; c < width; c += 16) {
@@ -347,19 +362,18 @@ function outputs(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, 
   const dState = <usize>round4(a.dState);
   const xStep = <usize>a.xStride << 2;
   const yStep = <usize>a.yStride << 2;
-  const at = <usize>(t - chunk);
   const width = <usize>k.width << 2;
   const panels = (a.length + 3) >> 2;
   for (let p = t >> 2; p << 2 < end; p++) {
     const step = p << 2;
     const panel = a.panels + <usize>(row * panels + p) * panelBytes(a);
-    const products = panel + ((dState + at) << 4);
-    const productsEnd = panel + ((dState + <usize>(min(step + 4, end) - chunk)) << 4);
+    const products = panel + (dState << 4);
+    const productsEnd = products + (<usize>(min(step + 4, end) - chunk) << 4);
     const x = a.x + (first + <usize>step) * xStep + (<usize>k.channel << 2);
     const y = a.y + (first + <usize>step) * yStep + (<usize>k.channel << 2);
     const scales = k.scales + <usize>(step - chunk) * BLOCK_BYTES;
     for (let c: usize = 0; c < width; c += 32) {
-      tileOutputs(k, c, live ? panel : panel + (dState << 4), panel + (dState << 4), products, productsEnd, at, scales + c, x + c, xStep, y + c, yStep, t - step, end - step);
+      tileOutputs(k, c, live ? panel : products, products, productsEnd, scales + c, x + c, xStep, y + c, yStep, t - step, end - step);
     }
   }
 }
@@ -373,7 +387,7 @@ function storeRow(sum0: v128, sum1: v128, scales: usize, skip0: v128, skip1: v12
 
 /** 4 steps by 8 channels; of the steps, rows from .. to - 1 belong to the run and are stored. */
 function tileOutputs(
-  k: Block, c: usize, panel: usize, panelEnd: usize, products: usize, productsEnd: usize, at: usize,
+  k: Block, c: usize, panel: usize, products: usize, productsEnd: usize,
   scales: usize, x: usize, xStep: usize, y: usize, yStep: usize, from: i32, to: i32,
 ): void {
   let a0 = f32x4.splat(0);
@@ -386,7 +400,7 @@ function tileOutputs(
   let d1 = a0;
   let r = k.rows + c;
   // Short loop bodies: engines keep all of this in registers; unrolled by hand it is a third slower.
-  for (; panel < panelEnd; panel += 16, r += BLOCK_BYTES) {
+  for (; panel < products; panel += 16, r += BLOCK_BYTES) {
     const r0 = v128.load(r);
     const r1 = v128.load(r, 16);
     let w = v128.load32_splat(panel);
@@ -402,8 +416,8 @@ function tileOutputs(
     d0 = madd(w, r0, d0);
     d1 = madd(w, r1, d1);
   }
-  const f0 = v128.load(k.first + c);
-  const f1 = v128.load(k.first + c, 16);
+  const f0 = v128.load(k.carry + c);
+  const f1 = v128.load(k.carry + c, 16);
   a0 = f32x4.mul(a0, f0);
   a1 = f32x4.mul(a1, f1);
   b0 = f32x4.mul(b0, f0);
@@ -412,7 +426,7 @@ function tileOutputs(
   c1 = f32x4.mul(c1, f1);
   d0 = f32x4.mul(d0, f0);
   d1 = f32x4.mul(d1, f1);
-  r = k.inputs + at * BLOCK_BYTES + c;
+  r = k.inputs + c;
   for (; products < productsEnd; products += 16, r += BLOCK_BYTES) {
     const r0 = v128.load(r);
     const r1 = v128.load(r, 16);
@@ -437,27 +451,26 @@ function tileOutputs(
   if (from <= 3 && to > 3) storeRow(d0, d1, scales + 3 * BLOCK_BYTES, s0, s1, x + 3 * xStep, y + 3 * yStep);
 }
 
-function updateState(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, end: i32): void {
+/** Carries the state over the chunk. */
+function updateState(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, end: i32): void {
   const dState = round4(a.dState);
   const chunks = (a.length + CHUNK - 1) / CHUNK;
-  const at = <usize>(t - chunk);
-  const count = <usize>(end - t) << 4;
-  let weights = a.inputs + ((<usize>(row * chunks + chunk / CHUNK) * <usize>dState * <usize>CHUNK) << 2) + (at << 4);
+  const count = <usize>(end - chunk) << 4;
+  let weights = a.inputs + ((<usize>(row * chunks + chunk / CHUNK) * <usize>dState * <usize>CHUNK) << 2);
   let state = k.rows;
-  const inputs = k.inputs + at * BLOCK_BYTES;
   const scales = k.scales + <usize>(end - 1 - chunk) * BLOCK_BYTES;
   const width = <usize>k.width << 2;
   for (let n = 0; n < dState; n += 4, weights += <usize>CHUNK << 4, state += 4 * BLOCK_BYTES) {
     for (let c: usize = 0; c < width; c += 32) {
-      tileState(state + c, weights, weights + count, inputs + c, k.first + c, scales + c);
+      tileState(state + c, weights, weights + count, k.inputs + c, k.carry + c, scales + c);
     }
   }
 }
 
-/** 4 state rows by 8 channels: S = q * (f * S + B^T u). */
-function tileState(state: usize, weights: usize, weightsEnd: usize, r: usize, first: usize, scales: usize): void {
-  const f0 = v128.load(first);
-  const f1 = v128.load(first, 16);
+/** 4 state rows by 8 channels: S = q * (g * S + B^T u). */
+function tileState(state: usize, weights: usize, weightsEnd: usize, r: usize, carry: usize, scales: usize): void {
+  const f0 = v128.load(carry);
+  const f1 = v128.load(carry, 16);
   let a0 = f32x4.mul(f0, v128.load(state));
   let a1 = f32x4.mul(f1, v128.load(state, 16));
   let b0 = f32x4.mul(f0, v128.load(state, BLOCK_BYTES));
