@@ -15,8 +15,8 @@ export function floatInput(value: unknown, what: string, expected: string, fits:
   return value.toFloat32();
 }
 
-/** Token ids (B, T) as int32, each in [0, vocabulary). @throws SHAPE, TOKEN naming the place */
-export function idInput(value: unknown, vocabulary: number, what = 'ids'): { ids: Int32Array; batch: number; length: number } {
+/** Token ids (B, T) as int32, each in [least, vocabulary). @throws SHAPE, TOKEN naming the place */
+export function idInput(value: unknown, vocabulary: number, what = 'ids', least = 0): { ids: Int32Array; batch: number; length: number } {
   if (!(value instanceof Tensor)) {
     throw new MatMambaError('SHAPE', `${what} is no Tensor`, { hint: 'make one with tensor(Int32Array.from([...]), [batch, length])' });
   }
@@ -24,12 +24,12 @@ export function idInput(value: unknown, vocabulary: number, what = 'ids'): { ids
   if (value.shape.length !== 2 || batch < 1) throw new MatMambaError('SHAPE', `${what}: expected (B, T), got ${formatShape(value.shape)}`);
   if (length < 1) throw new MatMambaError('TOKEN', `${what}: the prompt is empty`, { hint: 'give at least one token' });
   if (['f32', 'f64', 'f16', 'bf16'].includes(value.dtype)) throw new MatMambaError('SHAPE', `${what}: expected int32, got ${value.dtype}`);
-  const ids = value.dtype === 'i32' ? (value.array as Int32Array) : Int32Array.from(value.array as ArrayLike<number>, Number);
-  const at = ids.findIndex((id) => id < 0 || id >= vocabulary);
+  const given = value.array as Int32Array;
+  const at = given.findIndex((id) => id < least || id >= vocabulary);
   if (at >= 0) {
-    throw new MatMambaError('TOKEN', `${what}: ${ids[at]} at (${Math.floor(at / length)}, ${at % length}) is outside the vocabulary of ${vocabulary}`, {
+    throw new MatMambaError('TOKEN', `${what}: ${given[at]} at (${Math.floor(at / length)}, ${at % length}) is outside the vocabulary of ${vocabulary}`, {
       hint: 'is this the tokenizer that the model was trained with?',
     });
   }
-  return { ids, batch, length };
+  return { ids: Int32Array.from(given, Number), batch, length };
 }

@@ -11,7 +11,7 @@ import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { idInput } from './call.ts';
 import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, mambaConfig, paddedVocabSize, ssmConfig } from './config.ts';
 import { loadFolderTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
-import { type OpenModel, type PretrainedOptions, configOf, openModel, uploadCheckpoint } from './load.ts';
+import { type OpenModel, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { type MixerState, mixerShape } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { linearInit, matrix, normal } from './parameters.ts';
@@ -27,9 +27,9 @@ const HEAD = 'lm_head.weight';
 export interface LMForwardOptions extends WidthOptions, CallOptions {
   /** Carried state of the same batch; updated in place. */
   readonly state?: ModelState | undefined;
-  /** Real tokens of each sequence, 0 to T with a state, else 1 to T; the rest is padding. */
+  /** Real tokens of each sequence, 0 to T with a state, else 1 to T; the rest is padding, whose logits mean nothing. */
   readonly lengths?: ArrayLike<number> | undefined;
-  /** Compute only the logits of so many last tokens of each sequence. Default: all T. */
+  /** Compute only the logits of so many last real tokens of each sequence. Default: all T, each in its own place. */
   readonly numLastTokens?: number | undefined;
 }
 
@@ -43,7 +43,7 @@ interface Declared {
 }
 
 /** What one program computes beside the stack. */
-type Head = { readonly kind: 'logits'; readonly count: number } | { readonly kind: 'loss' } | { readonly kind: 'none' };
+type Head = { readonly kind: 'logits'; readonly count: number | 'all' } | { readonly kind: 'loss' } | { readonly kind: 'none' };
 
 export class MatMambaLMHeadModel extends Model {
   readonly config: MambaConfig;
@@ -74,7 +74,7 @@ export class MatMambaLMHeadModel extends Model {
    */
   static async create(config: Partial<MambaConfig>, options: CreateOptions = {}): Promise<MatMambaLMHeadModel> {
     refuseUnknownKeys(options, CREATE_OPTION_KEYS, 'MatMambaLMHeadModel.create');
-    const declared = declare(config);
+    const declared = declareLanguageModel(config);
     const runtime = await ModelRuntime.open(declared.parameters.declared.values(), options, randomWeights(options.seed ?? 0));
     return new MatMambaLMHeadModel(declared, runtime);
   }
@@ -86,9 +86,10 @@ export class MatMambaLMHeadModel extends Model {
   static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MambaConfig> = {}): Promise<MatMambaLMHeadModel> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
-    const given = configOf(opened, options.config, (json) => configFromJson(json, MAMBA_DEFAULTS, 'config.json', warn), warn);
-    const declared = declare(given);
-    const trimmed = { ...opened, checkpoint: trimVocabulary(opened, paddedVocabSize(declared.config), warn) };
+    const { declared, trimmed } = await orClose(opened, () => {
+      const declared = declareLanguageModel(configOf(opened, options.config, (json) => configFromJson(json, MAMBA_DEFAULTS, 'config.json', warn), warn));
+      return { declared, trimmed: { ...opened, checkpoint: trimVocabulary(opened, paddedVocabSize(declared.config), warn) } };
+    });
     const model = new MatMambaLMHeadModel(declared, await uploadCheckpoint(trimmed, declared.parameters, options));
     try {
       model.tokenizer = await loadFolderTokenizer(opened.folder);
@@ -120,14 +121,17 @@ export class MatMambaLMHeadModel extends Model {
     refuseUnknownKeys(options, [...WIDTH_OPTION_KEYS, ...CALL_OPTION_KEYS, 'state', 'lengths', 'numLastTokens'], 'forward');
     const { ids: data, batch, length } = idInput(ids, this.vocabSize);
     const lengths = checkLengths(options, batch, length);
-    const count = options.numLastTokens ?? length;
-    if (!Number.isInteger(count) || count < 1 || count > length) {
+    const count = options.numLastTokens ?? 'all';
+    if (count !== 'all' && (!Number.isInteger(count) || count < 1 || count > length)) {
       throw new MatMambaError('OPTION', `numLastTokens is ${count} for ${length} tokens`, { hint: `a whole number from 1 to ${length}` });
     }
     const dims = this.#widths(options);
-    const pieces = batch * length > MAX_PROGRAM_TOKENS && !options.lengths ? await this.#inPieces(data, batch, length, count, dims, options) : undefined;
-    const logits = pieces ?? (await this.#run(data, batch, length, dims, { kind: 'logits', count }, options, { lengths })).y!;
-    return { logits: new Tensor(logits, [batch, count, this.vocabSize], 'f32') };
+    const step = Math.max(1, Math.floor(MAX_PROGRAM_TOKENS / batch));
+    const logits =
+      length > step
+        ? await this.#inPieces(data, batch, length, step, count, dims, options, lengths)
+        : (await this.#run(data, batch, length, dims, { kind: 'logits', count }, options, { lengths })).y!;
+    return { logits: new Tensor(logits, [batch, count === 'all' ? length : count, this.vocabSize], 'f32') };
   }
 
   /**
@@ -138,12 +142,10 @@ export class MatMambaLMHeadModel extends Model {
   async loss(ids: Tensor, targets: Tensor, options: WidthOptions & CallOptions & { readonly state?: ModelState | undefined } = {}): Promise<Tensor> {
     refuseUnknownKeys(options, [...WIDTH_OPTION_KEYS, ...CALL_OPTION_KEYS, 'state'], 'loss');
     const { ids: data, batch, length } = idInput(ids, this.vocabSize);
-    if (targets.shape.length !== 2 || targets.shape[0] !== batch || targets.shape[1] !== length) {
-      throw new MatMambaError('SHAPE', `targets: expected (${batch}, ${length}), got (${targets.shape.join(', ')})`);
+    const { ids: goals, ...goalShape } = idInput(targets, this.vocabSize, 'targets', -1);
+    if (goalShape.batch !== batch || goalShape.length !== length) {
+      throw new MatMambaError('SHAPE', `targets: expected (${batch}, ${length}), got (${goalShape.batch}, ${goalShape.length})`);
     }
-    const goals = Int32Array.from(targets.array as ArrayLike<number>, Number);
-    const at = goals.findIndex((id) => id < -1 || id >= this.vocabSize);
-    if (at >= 0) throw new MatMambaError('TOKEN', `targets: ${goals[at]} at ${at} is outside the vocabulary of ${this.vocabSize}`);
     const { y } = await this.#run(data, batch, length, this.#widths(options), { kind: 'loss' }, options, { targets: goals });
     return new Tensor(y!, [batch, length], 'f32');
   }
@@ -201,29 +203,48 @@ export class MatMambaLMHeadModel extends Model {
     return resolveWidths(options, this.backbone.layers.map(({ mixer }) => mixer), this.config.dModel, (i) => `backbone.layers.${i}.mixer`);
   }
 
-  /** Runs a long input without lengths piece by piece; the last `count` tokens' logits are put together. */
-  async #inPieces(ids: Int32Array, batch: number, length: number, count: number, dims: number[], options: LMForwardOptions): Promise<Float32Array | undefined> {
-    const step = Math.max(1, Math.floor(MAX_PROGRAM_TOKENS / batch));
-    if (step >= length) return undefined;
+  /** Runs a long input `step` tokens at a time with carried state, and puts the wanted logits together. */
+  async #inPieces(
+    ids: Int32Array,
+    batch: number,
+    length: number,
+    step: number,
+    count: number | 'all',
+    dims: number[],
+    options: LMForwardOptions,
+    lengths: Int32Array | undefined,
+  ): Promise<Float32Array> {
     const own = options.state ? undefined : this.createState({ batch });
     const state = options.state ?? own;
-    const V = this.vocabSize;
-    const logits = new Float32Array(batch * count * V);
-    try {
-      for (let first = 0; first < length; first += step) {
-        const size = Math.min(step, length - first);
-        const piece = new Int32Array(batch * size);
-        for (let b = 0; b < batch; b++) piece.set(ids.subarray(b * length + first, b * length + first + size), b * size);
-        const wanted = Math.min(size, first + size - (length - count));
-        const head: Head = wanted > 0 ? { kind: 'logits', count: wanted } : { kind: 'none' };
-        const { y } = await this.#run(piece, batch, size, dims, head, { ...options, state }, {});
-        const row = first + size - wanted - (length - count);
-        for (let b = 0; y && wanted > 0 && b < batch; b++) logits.set(y.subarray(b * wanted * V, (b + 1) * wanted * V), (b * count + row) * V);
-      }
-      return logits;
-    } finally {
-      own?.dispose();
+    const wanted = count === 'all' ? length : count;
+    /** One past the last token of each sequence whose logits are wanted. */
+    const ends = Array.from({ length: batch }, (_, b) => (count === 'all' ? length : (lengths?.[b] ?? length)));
+    const pieces: { first: number; rows: number; real: Int32Array; run: Promise<Record<string, Float32Array>> }[] = [];
+    // All pieces take their turns at once, so that no other call on this state comes between them.
+    for (let first = 0; first < length; first += step) {
+      const size = Math.min(step, length - first);
+      const piece = new Int32Array(batch * size);
+      for (let b = 0; b < batch; b++) piece.set(ids.subarray(b * length + first, b * length + first + size), b * size);
+      const real = Int32Array.from({ length: batch }, (_, b) => Math.max(0, Math.min(size, (lengths?.[b] ?? length) - first)));
+      const isWanted = ends.some((end) => Math.max(0, end - wanted) < first + size && Math.max(0, end - 1) >= first);
+      const rows = count === 'all' ? size : Math.min(count, size);
+      const head: Head = isWanted ? { kind: 'logits', count: count === 'all' ? count : rows } : { kind: 'none' };
+      pieces.push({ first, rows, real, run: this.#run(piece, batch, size, dims, head, { ...options, state }, lengths ? { lengths: real } : {}) });
     }
+    own?.dispose();
+    const parts = await Promise.all(pieces.map(({ run }) => run));
+    const V = this.vocabSize;
+    const logits = new Float32Array(batch * wanted * V);
+    for (const [b, end] of ends.entries()) {
+      for (let i = 0; i < wanted; i++) {
+        const token = Math.max(0, end - wanted + i);
+        const at = Math.floor(token / step);
+        const { first, rows, real } = pieces[at]!;
+        const row = count === 'all' ? token - first : Math.max(0, Math.min(rows - 1, token - first + rows - real[b]!));
+        logits.set(parts[at]!.y!.subarray((b * rows + row) * V, (b * rows + row + 1) * V), (b * wanted + i) * V);
+      }
+    }
+    return logits;
   }
 
   /** Runs the program of this shape; `lengths` and `targets` are its further inputs. */
@@ -262,13 +283,15 @@ export class MatMambaLMHeadModel extends Model {
         graph.output('y', linearCrossEntropy({ x: y, weight, targets }).loss);
         return;
       }
-      const rows: Sym = head.count === length && !lengths ? y : lastRows({ x: y, lengths }, { count: head.count }).y;
+      const everyRow = head.count === 'all' || (head.count === length && !lengths);
+      const rows: Sym = everyRow ? y : lastRows({ x: y, lengths }, { count: head.count as number }).y;
       graph.output('y', linear({ x: rows, weight }, { segments: [{ start: 0, count: this.vocabSize }] }).y);
     });
   }
 }
 
-function declare(given: Partial<MambaConfig>): Declared {
+/** Config, shapes and parameters, without weights. @throws OPTION, CONFIG */
+export function declareLanguageModel(given: Partial<MambaConfig>): Declared {
   const config = mambaConfig(given);
   const V = paddedVocabSize(config);
   const stack: StackShape = {
@@ -286,7 +309,7 @@ function declare(given: Partial<MambaConfig>): Declared {
 }
 
 /** Cuts an embedding that was trained with more rows than the vocabulary has (trainers pad it) down to it. */
-function trimVocabulary({ folder, checkpoint }: OpenModel, V: number, warn: (message: string) => void): Checkpoint {
+export function trimVocabulary({ folder, checkpoint }: OpenModel, V: number, warn: (message: string) => void): Checkpoint {
   const entries = new Map(checkpoint.entries);
   for (const name of [EMBEDDING, HEAD]) {
     const entry = entries.get(name);

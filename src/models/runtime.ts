@@ -44,8 +44,7 @@ export class ModelRuntime {
   readonly #arena: Arena;
   readonly #programs = new Map<string, { program: Program; bytes: number }>();
   #cacheBytes = 0;
-  #loading: Promise<void> = Promise.resolve();
-  #disposed = false;
+  #disposing: Promise<void> | undefined;
 
   private constructor(backend: Backend, release: () => Promise<void>, dtype: WeightStorage) {
     this.backend = backend;
@@ -82,23 +81,18 @@ export class ModelRuntime {
     return runtime;
   }
 
-  /** Replaces weights; runs that were asked for before see the old ones, later runs the new. */
+  /** Overwrites weights; runs that were asked for before see the old ones, later runs the new. */
   async replace(parameters: readonly ParameterDeclaration[], sourceOf: (parameter: ParameterDeclaration) => WeightSource): Promise<void> {
     this.checkOpen();
-    const before = this.#loading;
-    const loading = (async (): Promise<void> => {
-      await before;
-      this.#dropPrograms();
-      await this.#upload(parameters, sourceOf, undefined, undefined);
-    })();
-    this.#loading = loading.catch(() => {});
-    await loading;
+    await Promise.all(parameters.map((parameter) => this.weight(parameter.name).write(sourceOf(parameter))));
   }
 
-  /** Runs the program of `key`, traced and compiled when it is first asked for. @throws DISPOSED, ABORTED, MEMORY, DEVICE */
+  /**
+   * Runs the program of `key`, traced and compiled when it is first asked for. Its turn is taken before this returns, so
+   * whatever the caller asks for next (a snapshot, a disposal) comes after it.
+   * @throws DISPOSED, ABORTED, MEMORY, DEVICE
+   */
   async run(key: string, trace: (graph: Graph) => void, inputs: ProgramInputs, options: CallOptions): Promise<Record<string, Float32Array>> {
-    this.checkOpen();
-    await this.#loading;
     this.checkOpen();
     const program = this.#programs.get(key)?.program ?? this.#compile(trace);
     this.#remember(key, program);
@@ -107,11 +101,12 @@ export class ModelRuntime {
 
   /** A parameter's values as they are stored now. */
   read({ name, shape }: ParameterDeclaration): Float32Array {
-    this.checkOpen();
-    return this.#weights.get(name)!.read(0, shape[0]!);
+    return this.weight(name).read(0, shape[0]!);
   }
 
+  /** @throws DISPOSED */
   weight(name: string): DeviceWeight {
+    this.checkOpen();
     return this.#weights.get(name)!;
   }
 
@@ -125,15 +120,19 @@ export class ModelRuntime {
   }
 
   checkOpen(): void {
-    if (this.#disposed) throw new MatMambaError('DISPOSED', 'this model was disposed');
+    if (this.#disposing) throw new MatMambaError('DISPOSED', 'this model was disposed');
   }
 
   /** Frees everything once what runs is done. */
-  async dispose(): Promise<void> {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    await this.#loading;
-    this.#dropPrograms();
+  dispose(): Promise<void> {
+    this.#disposing ??= this.#free();
+    return this.#disposing;
+  }
+
+  async #free(): Promise<void> {
+    for (const { program } of this.#programs.values()) program.dispose();
+    this.#programs.clear();
+    this.#cacheBytes = 0;
     await this.backend.settled();
     this.#arena.dispose();
     for (const weight of this.#weights.values()) weight.release();
@@ -160,13 +159,7 @@ export class ModelRuntime {
     const totalBytes = parameters.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), 0);
     let loadedBytes = 0;
     for (const parameter of parameters) {
-      const weight = await this.backend.upload(parameter, this.dtype, sourceOf(parameter), signal);
-      const old = this.#weights.get(parameter.name);
-      this.#weights.set(parameter.name, weight);
-      if (old) {
-        await this.backend.settled();
-        old.release();
-      }
+      this.#weights.set(parameter.name, await this.backend.upload(parameter, this.dtype, sourceOf(parameter), signal));
       loadedBytes += 4 * sizeOf(parameter.shape);
       onProgress?.({ loadedBytes, totalBytes });
     }
@@ -194,13 +187,6 @@ export class ModelRuntime {
   #forget(key: string): void {
     this.#cacheBytes -= this.#programs.get(key)?.bytes ?? 0;
     this.#programs.delete(key);
-  }
-
-  #dropPrograms(): void {
-    const dropped = [...this.#programs.values()];
-    this.#programs.clear();
-    this.#cacheBytes = 0;
-    for (const { program } of dropped) program.dispose();
   }
 }
 
