@@ -7,7 +7,7 @@ import type { Graph } from '../graph/graph.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { floatInput } from './call.ts';
 import { type MatMamba2Config, SSM_DEFAULTS, blockConfig, configFromJson, configToJson } from './config.ts';
-import { type PretrainedOptions, configOf, openModel, uploadCheckpoint } from './load.ts';
+import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { type MixerShape, mixerParameters, mixerShape, mixerState, traceMixer, weightsOf } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { linearInit } from './parameters.ts';
@@ -26,7 +26,7 @@ export interface BlockForwardOptions extends WidthOptions, CallOptions {
   readonly state?: ModelState | undefined;
 }
 
-const BLOCK_CONFIG_DEFAULTS = { dModel: 512, ...SSM_DEFAULTS };
+export const BLOCK_CONFIG_DEFAULTS = { dModel: 512, ...SSM_DEFAULTS };
 
 export class MatMamba2 extends Model {
   readonly config: MatMamba2Config;
@@ -48,7 +48,7 @@ export class MatMamba2 extends Model {
    */
   static async create(config: Partial<MatMamba2Config>, options: CreateOptions = {}): Promise<MatMamba2> {
     refuseUnknownKeys(options, CREATE_OPTION_KEYS, 'MatMamba2.create');
-    const { full, shape, parameters } = declare(config);
+    const { full, shape, parameters } = declareBlock(config);
     const runtime = await ModelRuntime.open(parameters.declared.values(), options, randomWeights(options.seed ?? 0));
     return new MatMamba2(full, shape, runtime, parameters);
   }
@@ -60,8 +60,9 @@ export class MatMamba2 extends Model {
   static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MatMamba2Config> = {}): Promise<MatMamba2> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
-    const config = configOf(opened, options.config, (json) => configFromJson(json, BLOCK_CONFIG_DEFAULTS, 'config.json', warn), warn);
-    const { full, shape, parameters } = declare(config);
+    const { full, shape, parameters } = await orClose(opened, () =>
+      declareBlock(configOf(opened, options.config, (json) => configFromJson(json, BLOCK_CONFIG_DEFAULTS, 'config.json', warn), warn)),
+    );
     return new MatMamba2(full, shape, await uploadCheckpoint(opened, parameters, options), parameters);
   }
 
@@ -105,7 +106,8 @@ export class MatMamba2 extends Model {
   }
 }
 
-function declare(config: Partial<MatMamba2Config>): { full: MatMamba2Config; shape: MixerShape; parameters: ParameterSet } {
+/** Config, shapes and parameters, without weights. @throws OPTION, CONFIG */
+export function declareBlock(config: Partial<MatMamba2Config>): { full: MatMamba2Config; shape: MixerShape; parameters: ParameterSet } {
   const full = blockConfig(config);
   const { dModel, ...ssm } = full;
   const shape = mixerShape(dModel, ssm);

@@ -167,6 +167,8 @@ export function ssmConfig(given: Partial<SsmConfig>, where = 'ssmCfg'): SsmConfi
     refuse('AInitRange', 'give [smallest, largest] above 0');
   }
   if (!(config.dtMin > 0) || !(config.dtMin <= config.dtMax)) refuse('dtMin', 'dtMin and dtMax are above 0 and in order');
+  if (!(config.dtInitFloor > 0)) refuse('dtInitFloor', 'a step size is above 0');
+  if (config.convInit !== null && !(config.convInit >= 0)) refuse('convInit', 'give a bound of at least 0, or null');
   if (!(config.projDropRate >= 0) || !(config.projDropRate < 1)) refuse('projDropRate', 'a rate lies in [0, 1)');
   return config;
 }
@@ -197,6 +199,7 @@ export function visionConfig(given: Partial<MatMamba2VisionConfig>): MatMamba2Vi
   const config = merge(VISION_DEFAULTS, given, 'MatMamba2VisionConfig');
   checkStack(config);
   checkAtLeastOne(config, ['nClasses', 'patchSize', 'imageSize']);
+  if (!(config.normEpsilon >= 0)) throw new MatMambaError('CONFIG', `normEpsilon is ${config.normEpsilon}`, { hint: 'a number of at least 0' });
   if (config.imageSize % config.patchSize !== 0) {
     throw new MatMambaError('CONFIG', `imageSize ${config.imageSize} is no multiple of patchSize ${config.patchSize}`);
   }
@@ -214,7 +217,9 @@ export function paddedVocabSize({ vocabSize, padVocabSizeMultiple }: Pick<MambaC
 function checkStack(config: MambaConfig | MatMamba2VisionConfig): void {
   checkModelWidth(config.dModel);
   checkAtLeastOne(config, ['nLayer']);
-  if (config.dIntermediate < 0) throw new MatMambaError('CONFIG', `dIntermediate ${config.dIntermediate} is below 0`);
+  if (!Number.isInteger(config.dIntermediate) || config.dIntermediate < 0) {
+    throw new MatMambaError('CONFIG', `dIntermediate is ${config.dIntermediate}`, { hint: 'a whole number of at least 0; 0: no MLP' });
+  }
   if (config.attnLayerIdx.length > 0) {
     throw new MatMambaError('CONFIG', 'attention layers (attnLayerIdx) are not supported', { hint: 'MatMamba nests Mamba-2 layers only' });
   }

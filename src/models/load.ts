@@ -4,7 +4,7 @@ import { type Checkpoint, type JsonObject, type ResolveModelOptions, isJsonObjec
 import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
 import type { ParameterSet } from './model.ts';
 import { type LoadProgress, MODEL_OPTION_KEYS, type ModelOptions, ModelRuntime } from './runtime.ts';
-import { checkTensors, checkpointWeights } from './weight-sources.ts';
+import { SCALE_SUFFIX, checkTensors, checkpointWeights } from './weight-sources.ts';
 
 export interface PretrainedOptions<C> extends ModelOptions, Omit<ResolveModelOptions, 'progressCallback'> {
   /** For checkpoints without a `config.json`, such as a trainer's `.pt`. */
@@ -67,6 +67,16 @@ async function readConfig(folder: string): Promise<JsonObject | undefined> {
   return json;
 }
 
+/** What `read` makes of an open model, which is closed again when it fails. */
+export async function orClose<R>({ checkpoint }: OpenModel, read: () => R): Promise<R> {
+  try {
+    return read();
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
+}
+
 /**
  * Checks names and shapes, then streams the weights to the device. The checkpoint is closed in any case.
  * @throws WEIGHTS, SHAPE, MEMORY, DEVICE, ABORTED
@@ -77,9 +87,16 @@ export async function uploadCheckpoint(
   options: PretrainedOptions<unknown>,
 ): Promise<ModelRuntime> {
   try {
-    const found = new Map([...checkpoint.entries].filter(([name]) => !parameters.aliases.has(name) || checkpoint.entries.has(parameters.aliases.get(name)!)));
-    checkTensors(found, parameters.declared, parameters.aliases, folder);
-    return await ModelRuntime.open(parameters.declared.values(), options, checkpointWeights(checkpoint, options.signal), options.progressCallback);
+    const entries = new Map(checkpoint.entries);
+    // Some savers keep only one of two tied names.
+    for (const [alias, name] of parameters.aliases) {
+      for (const suffix of ['', SCALE_SUFFIX]) {
+        const tied = entries.get(alias + suffix);
+        if (tied && !entries.has(name + suffix)) entries.set(name + suffix, tied);
+      }
+    }
+    checkTensors(entries, parameters.declared, parameters.aliases, folder);
+    return await ModelRuntime.open(parameters.declared.values(), options, checkpointWeights(entries, options.signal), options.progressCallback);
   } finally {
     await checkpoint.close();
   }

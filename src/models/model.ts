@@ -137,27 +137,25 @@ export abstract class Model implements AsyncDisposable {
     const weight = this.runtime.weight(name);
     const rows = shape[0]!;
     const columns = sizeOf(shape.slice(1));
+    /** Pieces of the rows, so that saving a model does not hold it twice. */
+    function* pieces(rowBytes: number, read: (first: number, count: number) => ArrayBufferView<ArrayBuffer>): Iterable<Uint8Array> {
+      const piece = Math.max(1, Math.floor(PIECE_BYTES / rowBytes));
+      for (let first = 0; first < rows; first += piece) {
+        const part = read(first, Math.min(piece, rows - first));
+        yield new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+      }
+    }
     if (weight.storage === 'int8' && format === 'safetensors') {
-      const { values, scales } = weight.readInt8(0, rows);
+      const groups = weight.readInt8(0, 1).scales.length;
+      const values = (first: number, count: number) => weight.readInt8(first, count).values as Int8Array<ArrayBuffer>;
+      const scales = (first: number, count: number) => weight.readInt8(first, count).scales as Float32Array<ArrayBuffer>;
       return [
-        { name, dtype: 'i8', shape, chunks: () => new Uint8Array(values.buffer, values.byteOffset, values.byteLength) },
-        { name: name + SCALE_SUFFIX, dtype: 'f32', shape: [rows, scales.length / rows], chunks: () => new Uint8Array(scales.buffer, scales.byteOffset, scales.byteLength) },
+        { name, dtype: 'i8', shape, chunks: () => pieces(columns, values) },
+        { name: name + SCALE_SUFFIX, dtype: 'f32', shape: [rows, groups], chunks: () => pieces(columns, scales) },
       ];
     }
     const dtype = tensorDType(weight.storage);
-    const piece = Math.max(1, Math.floor(PIECE_BYTES / (bytesOf(dtype) * columns)));
-    return [
-      {
-        name,
-        dtype,
-        shape,
-        *chunks() {
-          for (let first = 0; first < rows; first += piece) {
-            const part = fromFloat32(dtype, weight.read(first, Math.min(piece, rows - first)));
-            yield new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
-          }
-        },
-      },
-    ];
+    const values = (first: number, count: number) => fromFloat32(dtype, weight.read(first, count)) as ArrayBufferView<ArrayBuffer>;
+    return [{ name, dtype, shape, chunks: () => pieces(bytesOf(dtype) * columns, values) }];
   }
 }

@@ -9,7 +9,7 @@ import { Tensor } from '../tensor/tensor.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { floatInput } from './call.ts';
 import { type MatMamba2VisionConfig, VISION_DEFAULTS, configFromJson, configToJson, ssmConfig, visionConfig } from './config.ts';
-import { type PretrainedOptions, configOf, openModel, uploadCheckpoint } from './load.ts';
+import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { mixerShape } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { type ParameterDeclaration, linearInit, matrix, normal, uniform, vector, zeros } from './parameters.ts';
@@ -49,7 +49,7 @@ export class MatMamba2Vision extends Model {
    */
   static async create(config: Partial<MatMamba2VisionConfig>, options: CreateOptions = {}): Promise<MatMamba2Vision> {
     refuseUnknownKeys(options, CREATE_OPTION_KEYS, 'MatMamba2Vision.create');
-    const declared = declare(config);
+    const declared = declareVisionModel(config);
     const runtime = await ModelRuntime.open(declared.parameters.declared.values(), options, randomWeights(options.seed ?? 0));
     return new MatMamba2Vision(declared, runtime);
   }
@@ -61,7 +61,9 @@ export class MatMamba2Vision extends Model {
   static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MatMamba2VisionConfig> = {}): Promise<MatMamba2Vision> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
-    const declared = declare(configOf(opened, options.config, (json) => configFromJson(json, VISION_DEFAULTS, 'config.json', warn), warn));
+    const declared = await orClose(opened, () =>
+      declareVisionModel(configOf(opened, options.config, (json) => configFromJson(json, VISION_DEFAULTS, 'config.json', warn), warn)),
+    );
     return new MatMamba2Vision(declared, await uploadCheckpoint(opened, declared.parameters, options));
   }
 
@@ -109,7 +111,8 @@ export class MatMamba2Vision extends Model {
   }
 }
 
-function declare(given: Partial<MatMamba2VisionConfig>): Declared {
+/** Config, shapes and parameters, without weights. @throws OPTION, CONFIG */
+export function declareVisionModel(given: Partial<MatMamba2VisionConfig>): Declared {
   const config = visionConfig(given);
   const { dModel: D, nLayer, nClasses, patchSize, imageSize, dIntermediate } = config;
   const stack: StackShape = {

@@ -4,7 +4,7 @@
  */
 
 import type { WeightSource } from '../backends/backend.ts';
-import type { Checkpoint, TensorEntry } from '../checkpoint/index.ts';
+import type { TensorEntry } from '../checkpoint/index.ts';
 import { MatMambaError, nearestWord } from '../errors.ts';
 import { bytesOf, toFloat32, viewAs } from '../tensor/dtype.ts';
 import { type Shape, type Tensor, formatShape, sizeOf } from '../tensor/tensor.ts';
@@ -35,10 +35,10 @@ export function tensorWeights(tensors: Readonly<Record<string, Tensor>>, nameOf:
   };
 }
 
-/** Reads from a checkpoint piece by piece; int8 tensors with scales are taken over as they are. */
-export function checkpointWeights(checkpoint: Checkpoint, signal: AbortSignal | undefined): SourceOf {
+/** Reads from an open checkpoint's tensors piece by piece; int8 tensors with scales are taken over as they are. */
+export function checkpointWeights(entries: ReadonlyMap<string, TensorEntry>, signal: AbortSignal | undefined): SourceOf {
   return ({ name, shape }) => {
-    const entry = checkpoint.entries.get(name)!;
+    const entry = entries.get(name)!;
     const columns = sizeOf(shape.slice(1));
     const rowBytes = bytesOf(entry.dtype) * columns;
     const read = async (first: number, count: number): Promise<Float32Array> => {
@@ -47,7 +47,7 @@ export function checkpointWeights(checkpoint: Checkpoint, signal: AbortSignal | 
       if (floats !== values) toFloat32(entry.dtype, values, floats);
       return floats;
     };
-    const scales = entry.dtype === 'i8' ? checkpoint.entries.get(name + SCALE_SUFFIX) : undefined;
+    const scales = entry.dtype === 'i8' ? entries.get(name + SCALE_SUFFIX) : undefined;
     if (entry.dtype === 'i8') return quantisedSource(name, entry, scales, shape, read, signal);
     return {
       async rows(first, count) {
