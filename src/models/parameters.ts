@@ -60,6 +60,8 @@ export function initialRows({ name, shape, init }: ParameterDeclaration, seed: n
   return (first, count) => {
     if (first !== next) throw new RangeError('rows are drawn in order');
     next += count;
-    return Float32Array.from({ length: count * columns }, () => init(random));
+    const rows = new Float32Array(count * columns);
+    for (let i = 0; i < rows.length; i++) rows[i] = init(random);
+    return rows;
   };
 }
