@@ -25,7 +25,7 @@ function named(tensors: Record<string, Tensor>, prefix: string): [string, Tensor
 
 /** What each standalone block was made with, beyond its shapes. */
 const BLOCK_OPTIONS: Record<string, object> = {
-  'block-dt-limit': { dtLimit: [0.01, 0.1] },
+  'block-dt-limit': { dtLimit: [0.01, 0.05] },
   'block-no-norm': { rmsnorm: false },
   'block-norm-before-gate': { normBeforeGate: true },
 };

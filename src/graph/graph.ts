@@ -44,6 +44,8 @@ export interface ParameterSpec {
   readonly name: string;
   readonly shape: Shape;
   readonly layout: 'matrix' | 'vector' | 'taps';
+  /** Stored as float32 whatever the model's dtype (gradients, optimiser moments). */
+  readonly precise?: boolean;
 }
 
 /** One layer's piece of a state slot; offsets are in floats from the start of the slot. */
@@ -132,6 +134,19 @@ export interface OpDefinition {
   readonly flops: (node: GraphNode) => number;
   /** Outputs that may overwrite an input of the same shape when nothing reads it later. */
   readonly inPlace: Readonly<Record<string, string>>;
+  /** Adds the nodes of the inputs' gradients; see `GradientRule` in ops/op.ts. */
+  readonly gradient: ((call: NodeGradientCall) => Readonly<Record<string, Sym | undefined>>) | undefined;
+}
+
+/** What `differentiate` gives to a gradient rule. */
+export interface NodeGradientCall {
+  readonly inputs: Readonly<Record<string, Sym>>;
+  readonly outputs: Readonly<Record<string, Sym>>;
+  readonly grads: Readonly<Record<string, Sym>>;
+  readonly attributes: Attributes;
+  wants(input: string): boolean;
+  into(input: string): Sym | undefined;
+  accumulate(input: string): Sym | undefined;
 }
 
 export interface GraphNode {

@@ -94,6 +94,8 @@ export function planMemory(graph: Graph, scratchBytes: (node: GraphNode) => numb
   for (const [i, node] of graph.nodes.entries()) {
     const moved = new Set<number>();
     for (const [name, output] of Object.entries(node.outputs)) {
+      // A value that several nodes write by columns has its place already.
+      if (offsets.has(output.value.id)) continue;
       const source = node.inputs[node.op.inPlace[name] ?? ''];
       const takesOver =
         source?.value.kind === 'value' &&

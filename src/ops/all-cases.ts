@@ -1,46 +1,73 @@
 /** Every op's cases and float64 reference: what conformance tests, op benchmarks and docs/ops.md walk through. */
 
+import type { OpCase, Reference } from './cases.ts';
+import type { OpName } from './index.ts';
+import { addCases } from './add/cases.ts';
+import { addReference } from './add/reference.ts';
 import { addNormCases } from './add-norm/cases.ts';
 import { addNormReference } from './add-norm/reference.ts';
-import type { OpCase, Reference } from './cases.ts';
 import { chunkScanCases } from './chunk-scan/cases.ts';
 import { chunkScanReference } from './chunk-scan/reference.ts';
 import { conv1dSiluCases } from './conv1d-silu/cases.ts';
 import { conv1dSiluReference } from './conv1d-silu/reference.ts';
 import { embeddingCases } from './embedding/cases.ts';
 import { embeddingReference } from './embedding/reference.ts';
+import { embeddingBackwardCases } from './embedding-backward/cases.ts';
+import { embeddingBackwardReference } from './embedding-backward/reference.ts';
 import { gatedNormCases } from './gated-norm/cases.ts';
 import { gatedNormReference } from './gated-norm/reference.ts';
+import { gatedNormBackwardCases } from './gated-norm-backward/cases.ts';
+import { gatedNormBackwardReference } from './gated-norm-backward/reference.ts';
 import { gatedSiluCases } from './gated-silu/cases.ts';
 import { gatedSiluReference } from './gated-silu/reference.ts';
-import type { OpName } from './index.ts';
+import { gatedSiluBackwardCases } from './gated-silu-backward/cases.ts';
+import { gatedSiluBackwardReference } from './gated-silu-backward/reference.ts';
 import { lastRowsCases } from './last-rows/cases.ts';
 import { lastRowsReference } from './last-rows/reference.ts';
+import { lastRowsBackwardCases } from './last-rows-backward/cases.ts';
+import { lastRowsBackwardReference } from './last-rows-backward/reference.ts';
 import { linearCases } from './linear/cases.ts';
 import { linearReference } from './linear/reference.ts';
 import { linearCrossEntropyCases } from './linear-cross-entropy/cases.ts';
 import { linearCrossEntropyReference } from './linear-cross-entropy/reference.ts';
 import { normCases } from './norm/cases.ts';
 import { normReference } from './norm/reference.ts';
+import { normBackwardCases } from './norm-backward/cases.ts';
+import { normBackwardReference } from './norm-backward/reference.ts';
 import { patchifyCases } from './patchify/cases.ts';
 import { patchifyReference } from './patchify/reference.ts';
+import { patchifyBackwardCases } from './patchify-backward/cases.ts';
+import { patchifyBackwardReference } from './patchify-backward/reference.ts';
 import { poolCases } from './pool/cases.ts';
 import { poolReference } from './pool/reference.ts';
+import { poolBackwardCases } from './pool-backward/cases.ts';
+import { poolBackwardReference } from './pool-backward/reference.ts';
 import { visionTokensCases } from './vision-tokens/cases.ts';
 import { visionTokensReference } from './vision-tokens/reference.ts';
+import { visionTokensBackwardCases } from './vision-tokens-backward/cases.ts';
+import { visionTokensBackwardReference } from './vision-tokens-backward/reference.ts';
 
 export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpCase[]; readonly reference: Reference }>> = {
+  add: { cases: addCases, reference: addReference },
   add_norm: { cases: addNormCases, reference: addNormReference },
   chunk_scan: { cases: chunkScanCases, reference: chunkScanReference },
   conv1d_silu: { cases: conv1dSiluCases, reference: conv1dSiluReference },
   embedding: { cases: embeddingCases, reference: embeddingReference },
+  embedding_backward: { cases: embeddingBackwardCases, reference: embeddingBackwardReference },
   gated_norm: { cases: gatedNormCases, reference: gatedNormReference },
+  gated_norm_backward: { cases: gatedNormBackwardCases, reference: gatedNormBackwardReference },
   gated_silu: { cases: gatedSiluCases, reference: gatedSiluReference },
+  gated_silu_backward: { cases: gatedSiluBackwardCases, reference: gatedSiluBackwardReference },
   last_rows: { cases: lastRowsCases, reference: lastRowsReference },
+  last_rows_backward: { cases: lastRowsBackwardCases, reference: lastRowsBackwardReference },
   linear: { cases: linearCases, reference: linearReference },
   linear_cross_entropy: { cases: linearCrossEntropyCases, reference: linearCrossEntropyReference },
   norm: { cases: normCases, reference: normReference },
+  norm_backward: { cases: normBackwardCases, reference: normBackwardReference },
   patchify: { cases: patchifyCases, reference: patchifyReference },
+  patchify_backward: { cases: patchifyBackwardCases, reference: patchifyBackwardReference },
   pool: { cases: poolCases, reference: poolReference },
+  pool_backward: { cases: poolBackwardCases, reference: poolBackwardReference },
   vision_tokens: { cases: visionTokensCases, reference: visionTokensReference },
+  vision_tokens_backward: { cases: visionTokensBackwardCases, reference: visionTokensBackwardReference },
 };

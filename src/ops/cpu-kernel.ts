@@ -60,6 +60,11 @@ export interface CpuNode {
   readonly scratch: number;
 }
 
+/** Address of a parameter operand; 0 for one that is not there. */
+export function vectorOperand(node: Pick<CpuNode, 'weight' | 'has'>, name: string): number {
+  return node.has(name) ? node.weight(name).pointer : 0;
+}
+
 /** One 32-bit argument: an integer or pointer, or a float wrapped by `f32`. */
 export type CpuArgument = number | { readonly f32: number };
 export function f32(value: number): CpuArgument {
@@ -74,6 +79,19 @@ export interface CpuCall {
 /** A call of the exported kernel; keys only document the order of the argument class. */
 export function call(kernel: string, args: Readonly<Record<string, CpuArgument>>): CpuCall {
   return { kernel, args: Object.values(args) };
+}
+
+/** Address and stride of each named operand, in order: `x, xStride, z, zStride, ...`; zeros for one that is not there. */
+export function rowOperands(node: Pick<CpuNode, 'buffer' | 'has'>, ...names: readonly string[]): Record<string, number> {
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const { pointer, stride } = node.has(name) ? node.buffer(name) : { pointer: 0, stride: 0 };
+      return [
+        [name, pointer],
+        [`${name}Stride`, stride],
+      ];
+    }),
+  );
 }
 
 export interface CpuKernel {

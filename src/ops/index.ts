@@ -1,35 +1,76 @@
 /** All ops by name, and the lists that tests and tables are made from. */
 
+import { add } from './add/op.ts';
 import { addNorm } from './add-norm/op.ts';
 import { chunkScan } from './chunk-scan/op.ts';
 import { conv1dSilu } from './conv1d-silu/op.ts';
 import { embedding } from './embedding/op.ts';
+import { embeddingBackward } from './embedding-backward/op.ts';
 import { gatedNorm } from './gated-norm/op.ts';
+import { gatedNormBackward } from './gated-norm-backward/op.ts';
 import { gatedSilu } from './gated-silu/op.ts';
+import { gatedSiluBackward } from './gated-silu-backward/op.ts';
 import { lastRows } from './last-rows/op.ts';
+import { lastRowsBackward } from './last-rows-backward/op.ts';
 import { linear } from './linear/op.ts';
 import { linearCrossEntropy } from './linear-cross-entropy/op.ts';
 import { norm } from './norm/op.ts';
+import { normBackward } from './norm-backward/op.ts';
 import { patchify } from './patchify/op.ts';
+import { patchifyBackward } from './patchify-backward/op.ts';
 import { pool } from './pool/op.ts';
+import { poolBackward } from './pool-backward/op.ts';
 import { visionTokens } from './vision-tokens/op.ts';
+import { visionTokensBackward } from './vision-tokens-backward/op.ts';
 
-export { addNorm, chunkScan, conv1dSilu, embedding, gatedNorm, gatedSilu, lastRows, linear, linearCrossEntropy, norm, patchify, pool, visionTokens };
+export {
+  add,
+  addNorm,
+  chunkScan,
+  conv1dSilu,
+  embedding,
+  embeddingBackward,
+  gatedNorm,
+  gatedNormBackward,
+  gatedSilu,
+  gatedSiluBackward,
+  lastRows,
+  lastRowsBackward,
+  linear,
+  linearCrossEntropy,
+  norm,
+  normBackward,
+  patchify,
+  patchifyBackward,
+  pool,
+  poolBackward,
+  visionTokens,
+  visionTokensBackward,
+};
 
 export const OPS = {
+  add,
   add_norm: addNorm,
   chunk_scan: chunkScan,
   conv1d_silu: conv1dSilu,
   embedding,
+  embedding_backward: embeddingBackward,
   gated_norm: gatedNorm,
+  gated_norm_backward: gatedNormBackward,
   gated_silu: gatedSilu,
+  gated_silu_backward: gatedSiluBackward,
   last_rows: lastRows,
+  last_rows_backward: lastRowsBackward,
   linear,
   linear_cross_entropy: linearCrossEntropy,
   norm,
+  norm_backward: normBackward,
   patchify,
+  patchify_backward: patchifyBackward,
   pool,
+  pool_backward: poolBackward,
   vision_tokens: visionTokens,
+  vision_tokens_backward: visionTokensBackward,
 } as const;
 
 export type OpName = keyof typeof OPS;

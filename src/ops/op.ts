@@ -25,6 +25,24 @@ export interface OutputSpec {
   readonly dtype?: 'f32' | 'i32';
 }
 
+/** What a gradient rule sees of the node it differentiates. */
+export interface GradientCall<I extends string, O extends string, A> {
+  readonly inputs: Inputs<I>;
+  readonly outputs: Outputs<O>;
+  /** Gradients of the outputs; absent where nothing depends on one. */
+  readonly grads: Readonly<Partial<Record<O, Sym>>>;
+  readonly attributes: A;
+  /** Whether an input's gradient is wanted. */
+  wants(input: I): boolean;
+  /** Where an input's gradient must be written because the input is some columns of a value; undefined: anywhere. */
+  into(input: I): Sym | undefined;
+  /** The float32 buffer that a parameter's gradient is added to; undefined when it is not trained. */
+  accumulate(input: I): Sym | undefined;
+}
+
+/** Adds the nodes that compute the inputs' gradients, adds parameter gradients to their buffers, returns the others. */
+export type GradientRule<I extends string, O extends string, A> = (call: GradientCall<I, O, A>) => Partial<Record<I, Sym | undefined>>;
+
 interface OpDeclaration<I extends string, O extends string, A extends Attributes> {
   readonly name: string;
   readonly inputs: Readonly<Record<I, string>>;
@@ -33,6 +51,8 @@ interface OpDeclaration<I extends string, O extends string, A extends Attributes
   readonly attributes: A;
   readonly flops: (axes: Axes, attributes: Widened<A>) => number;
   readonly inPlace?: Readonly<Partial<Record<NoInfer<O>, NoInfer<I>>>>;
+  /** Without a rule the op is not differentiable, which is an error only where a gradient would have to pass. */
+  readonly gradient?: GradientRule<NoInfer<I>, NoInfer<O>, Widened<A>>;
   /** Extra checks of a call. @throws SHAPE */
   readonly check?: (inputs: Readonly<Record<string, Sym | undefined>>, attributes: Widened<A>, call: CallShapes) => void;
 }
@@ -44,7 +64,8 @@ type Inputs<I extends string> = Readonly<Partial<Record<I, Sym | undefined>>>;
 type Outputs<O extends string> = Readonly<Record<O, Sym>>;
 
 export interface Op<I extends string = string, O extends string = string, A extends Attributes = Attributes> extends OpDefinition {
-  (inputs: Inputs<I>, attributes?: Partial<Widened<A>>): Outputs<O>;
+  /** `into` names symbols that outputs are written to in place of fresh values. */
+  (inputs: Inputs<I>, attributes?: Partial<Widened<A>>, into?: Readonly<Partial<Record<O, Sym | undefined>>>): Outputs<O>;
   readonly inputAxes: Readonly<Record<I, string>>;
   readonly outputNames: readonly O[];
   readonly defaults: A;
@@ -90,7 +111,7 @@ function matchAxes(name: string, declared: Readonly<Record<string, string>>, inp
 /** Declares an op; the result is called by model code with symbols and returns symbols. */
 export function defineOp<I extends string, O extends string, A extends Attributes>(declaration: OpDeclaration<I, O, A>): Op<I, O, A> {
   const { name, inputs: declared, outputs, attributes: defaults } = declaration;
-  const call = (given: Inputs<I>, partial: Partial<Widened<A>> = {}): Outputs<O> => {
+  const call = (given: Inputs<I>, partial: Partial<Widened<A>> = {}, into: Partial<Record<O, Sym | undefined>> = {} as Partial<Record<O, Sym | undefined>>): Outputs<O> => {
     const inputs = Object.fromEntries(Object.entries(given).filter(([, sym]) => sym)) as Record<string, Sym>;
     const attributes = { ...defaults, ...partial } as Widened<A> & Attributes;
     const shapes = matchAxes(name, declared, inputs);
@@ -99,7 +120,9 @@ export function defineOp<I extends string, O extends string, A extends Attribute
     const results = {} as Record<O, Sym>;
     for (const [output, spec] of Object.entries(outputs) as [O, string | ((call: CallShapes, attributes: Widened<A>) => OutputSpec)][]) {
       const made = typeof spec === 'function' ? spec(shapes, attributes) : { shape: shapeOf(spec, shapes) };
-      results[output] = graph.value(`${name}.${output}`, made.shape, made.dtype ?? 'f32');
+      results[output] = into[output] ?? graph.value(`${name}.${output}`, made.shape, made.dtype ?? 'f32');
+      if (results[output].shape.join() === made.shape.join()) continue;
+      throw new MatMambaError('INTERNAL', `${name}: '${output}' is ${formatShape(made.shape)}, its place ${formatShape(results[output].shape)}`);
     }
     graph.addNode({ op, inputs, outputs: results, attributes });
     return results;
@@ -109,6 +132,7 @@ export function defineOp<I extends string, O extends string, A extends Attribute
     outputNames: Object.keys(outputs) as O[],
     defaults,
     inPlace: (declaration.inPlace ?? {}) as Readonly<Record<string, string>>,
+    gradient: declaration.gradient as OpDefinition['gradient'],
     flops: (node: GraphNode) => declaration.flops(matchAxes(name, declared, node.inputs).axes, node.attributes as Widened<A>),
   });
   Object.defineProperty(op, 'name', { value: name });

@@ -49,7 +49,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
     const data = fillOperand(testCase.name, name, operand);
     const layout = layoutOf(axes);
     if (layout) {
-      const spec = parameterSpec(name, layout, operand);
+      const spec = { ...parameterSpec(name, layout, operand), precise: /^d[A-Z]/.test(name) };
       const columns = data.length / operand.shape[0]!;
       const source = Float32Array.from(data);
       const weight = await backend.upload(spec, storage, { rows: (first, count) => source.subarray(first * columns, (first + count) * columns) });
@@ -83,20 +83,26 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
   for (const [name, sym] of Object.entries(outputs)) graph.output(name, sym);
   const arena = backend.createArena();
   const program = backend.compile(graph, weights, arena);
-  try {
+  /** A first run whose traces in the state are undone: results must not depend on what ran before. */
+  const replayOnce = async (): Promise<void> => {
     await program.run(inputs as ProgramInputs);
     for (const { slots: made, size, name } of slots) {
       for (const [i, slot] of made.entries()) {
         await slot.write(new Uint8Array(Float32Array.from(host[name]!.data.subarray(i * size, (i + 1) * size)).buffer));
       }
     }
+  };
+  try {
+    const expected = CONFORMANCE[opName].reference(host, { ...op.defaults, ...testCase.attributes });
+    const accumulated = Object.keys(expected).filter((name) => weights.has(name));
+    if (accumulated.length === 0) await replayOnce();
     const got: Record<string, ArrayLike<number>> = await program.run(inputs as ProgramInputs);
     for (const { name, slots: made, size } of slots) {
       const all = new Float32Array(made.length * size);
       for (const [i, slot] of made.entries()) all.set(new Float32Array((await slot.read()).buffer), i * size);
       got[name] = all;
     }
-    const expected = CONFORMANCE[opName].reference(host, { ...op.defaults, ...testCase.attributes });
+    for (const name of accumulated) got[name] = weights.get(name)!.read(0, testCase.operands[name]!.shape[0]!);
     return compare(got, expected);
   } finally {
     program.dispose();

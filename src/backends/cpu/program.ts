@@ -65,7 +65,7 @@ class ResolvedNode implements CpuNode {
   }
 
   has(name: string): boolean {
-    return name in this.#node.inputs;
+    return name in this.#node.inputs || name in this.#node.outputs;
   }
 
   buffer(name: string): CpuBuffer {

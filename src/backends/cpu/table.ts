@@ -1,34 +1,51 @@
 /** The CPU backend's kernel for every op. */
 
-import { addNormCpu } from '../../ops/add-norm/cpu.ts';
+import { addCpu } from '../../ops/add/cpu.ts';
 import { chunkScanCpu } from '../../ops/chunk-scan/cpu.ts';
 import { conv1dSiluCpu } from '../../ops/conv1d-silu/cpu.ts';
 import type { CpuKernel } from '../../ops/cpu-kernel.ts';
+import { embeddingBackwardCpu } from '../../ops/embedding-backward/cpu.ts';
 import { embeddingCpu } from '../../ops/embedding/cpu.ts';
+import { gatedNormBackwardCpu } from '../../ops/gated-norm-backward/cpu.ts';
 import { gatedNormCpu } from '../../ops/gated-norm/cpu.ts';
+import { gatedSiluBackwardCpu } from '../../ops/gated-silu-backward/cpu.ts';
 import { gatedSiluCpu } from '../../ops/gated-silu/cpu.ts';
 import type { OpName } from '../../ops/index.ts';
+import { lastRowsBackwardCpu } from '../../ops/last-rows-backward/cpu.ts';
 import { lastRowsCpu } from '../../ops/last-rows/cpu.ts';
-import { linearCpu } from '../../ops/linear/cpu.ts';
 import { linearCrossEntropyCpu } from '../../ops/linear-cross-entropy/cpu.ts';
+import { linearCpu } from '../../ops/linear/cpu.ts';
+import { normBackwardCpu } from '../../ops/norm-backward/cpu.ts';
 import { normCpu } from '../../ops/norm/cpu.ts';
 import type { KernelTable } from '../../ops/op.ts';
+import { patchifyBackwardCpu } from '../../ops/patchify-backward/cpu.ts';
 import { patchifyCpu } from '../../ops/patchify/cpu.ts';
+import { poolBackwardCpu } from '../../ops/pool-backward/cpu.ts';
 import { poolCpu } from '../../ops/pool/cpu.ts';
+import { visionTokensBackwardCpu } from '../../ops/vision-tokens-backward/cpu.ts';
 import { visionTokensCpu } from '../../ops/vision-tokens/cpu.ts';
 
 export const cpuKernels: KernelTable<OpName, CpuKernel> = {
-  add_norm: addNormCpu,
+  add: addCpu,
+  add_norm: normCpu,
   chunk_scan: chunkScanCpu,
   conv1d_silu: conv1dSiluCpu,
   embedding: embeddingCpu,
+  embedding_backward: embeddingBackwardCpu,
   gated_norm: gatedNormCpu,
+  gated_norm_backward: gatedNormBackwardCpu,
   gated_silu: gatedSiluCpu,
+  gated_silu_backward: gatedSiluBackwardCpu,
   last_rows: lastRowsCpu,
+  last_rows_backward: lastRowsBackwardCpu,
   linear: linearCpu,
   linear_cross_entropy: linearCrossEntropyCpu,
   norm: normCpu,
+  norm_backward: normBackwardCpu,
   patchify: patchifyCpu,
+  patchify_backward: patchifyBackwardCpu,
   pool: poolCpu,
+  pool_backward: poolBackwardCpu,
   vision_tokens: visionTokensCpu,
+  vision_tokens_backward: visionTokensBackwardCpu,
 };

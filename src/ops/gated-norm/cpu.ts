@@ -1,18 +1,11 @@
-import { type CpuKernel, call, f32 } from '../cpu-kernel.ts';
+import { type CpuKernel, call, f32, rowOperands } from '../cpu-kernel.ts';
 
 export const gatedNormCpu: CpuKernel = {
   calls(node) {
     const x = node.buffer('x');
-    const z = node.buffer('z');
-    const y = node.buffer('y');
     return [
       call('gated_norm', {
-        x: x.pointer,
-        xStride: x.stride,
-        z: z.pointer,
-        zStride: z.stride,
-        y: y.pointer,
-        yStride: y.stride,
+        ...rowOperands(node, 'x', 'z', 'y'),
         weight: node.weight('weight').pointer,
         rows: x.rows,
         width: x.width,

@@ -1,5 +1,6 @@
 /** A gate without a norm: the mixer with `rmsnorm: false`, and the inside of the gated MLP. */
 
+import { gatedSiluBackward } from '../gated-silu-backward/op.ts';
 import { defineOp } from '../op.ts';
 
 /** y = x * silu(z). x, z, y: (*, E). */
@@ -10,4 +11,8 @@ export const gatedSilu = defineOp({
   attributes: {},
   flops: ({ rows, E }) => 5 * rows! * E!,
   inPlace: { y: 'x' },
+  gradient({ inputs: { x, z }, grads: { y: dy }, into }) {
+    const { dx, dz } = gatedSiluBackward({ x, z, dy }, {}, { dx: into('x'), dz: into('z') });
+    return { x: dx, z: dz };
+  },
 });

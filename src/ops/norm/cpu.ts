@@ -1,21 +1,14 @@
-import { type CpuKernel, call, f32 } from '../cpu-kernel.ts';
+import { type CpuKernel, call, f32, rowOperands, vectorOperand } from '../cpu-kernel.ts';
 
+/** Serves `norm`, which has no residual and no sum, and `add_norm`. */
 export const normCpu: CpuKernel = {
   calls(node) {
     const x = node.buffer('x');
-    const y = node.buffer('y');
     return [
       call('norm', {
-        x: x.pointer,
-        xStride: x.stride,
-        residual: 0,
-        residualStride: 0,
-        sum: 0,
-        sumStride: 0,
-        y: y.pointer,
-        yStride: y.stride,
+        ...rowOperands(node, 'x', 'residual', 'sum', 'y'),
         weight: node.weight('weight').pointer,
-        bias: node.has('bias') ? node.weight('bias').pointer : 0,
+        bias: vectorOperand(node, 'bias'),
         rows: x.rows,
         width: x.width,
         center: node.flag('center') ? 1 : 0,

@@ -1,4 +1,4 @@
-/** Copies each patch of an image into one row; patches are dealt to the threads. */
+/** Copies each patch of an image into one row, or back; patches are dealt to the threads. */
 
 import { padded, shareStart } from '../as/simd.as';
 
@@ -16,8 +16,17 @@ class PatchifyArguments {
 }
 
 export function patchify(address: usize, thread: i32, threads: i32): void {
-  const args = changetype<PatchifyArguments>(address);
+  movePatches(changetype<PatchifyArguments>(address), thread, threads, false);
+}
+
+/** The way back: `y` is read and `x` written. */
+export function patchifyBackward(address: usize, thread: i32, threads: i32): void {
+  movePatches(changetype<PatchifyArguments>(address), thread, threads, true);
+}
+
+function movePatches(args: PatchifyArguments, thread: i32, threads: i32, back: bool): void {
   const p = args.patchSize;
+  const bytes = <usize>p << 2;
   const across = args.width / p;
   const down = args.height / p;
   const patches = args.batch * down * across;
@@ -27,14 +36,17 @@ export function patchify(address: usize, thread: i32, threads: i32): void {
     const image = patch / (down * across);
     const top = ((patch / across) % down) * p;
     const left = (patch % across) * p;
-    let to = args.y + (<usize>(patch * args.yStride) << 2);
+    let packed = args.y + (<usize>(patch * args.yStride) << 2);
     for (let c = 0; c < args.channels; c++) {
       for (let i = 0; i < p; i++) {
         const row = (image * args.channels + c) * args.height + top + i;
-        memory.copy(to, args.x + (<usize>(row * args.xStride + left) << 2), <usize>p << 2);
-        to += <usize>p << 2;
+        const pixels = args.x + (<usize>(row * args.xStride + left) << 2);
+        if (back) memory.copy(pixels, packed, bytes);
+        else memory.copy(packed, pixels, bytes);
+        if (back && left + p == args.width) memory.fill(pixels + bytes, 0, <usize>(padded(args.width) - args.width) << 2);
+        packed += bytes;
       }
     }
-    memory.fill(to, 0, <usize>(padded(columns) - columns) << 2);
+    if (!back) memory.fill(packed, 0, <usize>(padded(columns) - columns) << 2);
   }
 }

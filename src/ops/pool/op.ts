@@ -1,5 +1,6 @@
 /** The vision model's pooling: the class token, which is last, or the mean of the others. */
 
+import { poolBackward } from '../pool-backward/op.ts';
 import { defineOp } from '../op.ts';
 
 /** x: (B, T, D) -> y: (B, D): x[:, T-1], or with `average` the mean of x[:, :T-1]. */
@@ -9,4 +10,7 @@ export const pool = defineOp({
   outputs: { y: 'B D' },
   attributes: { average: false },
   flops: ({ B, T, D }, { average }) => (average ? B! * T! * D! : 0),
+  gradient({ inputs: { x }, grads: { y: dy }, attributes: { average } }) {
+    return { x: poolBackward({ dy }, { length: x!.shape[1]!, average }).dx };
+  },
 });
