@@ -1,6 +1,9 @@
-/** What the kernels of the chunk scan share: their arguments, the state's place, the step sizes and decays. */
+/** What the kernels of the chunk scan share: their arguments, where things lie, the step sizes and decays. */
 
 import { exp4, softplus4 } from '../as/simd.as';
+
+/** Steps of a chunk. */
+export const CHUNK: i32 = 32;
 
 @unmanaged
 export class ChunkScanArguments {
@@ -34,7 +37,7 @@ export class ChunkScanArguments {
   heads: i32;
   headdim: i32;
   dState: i32;
-  /** Written by `chunkScanPrepare`, read by `chunkScan`; laid out as in `chunk.as.ts`. */
+  /** Written by `chunkScanPrepare`, read by `chunkScan`. */
   panels: usize;
   inputs: usize;
   steps: usize;
@@ -78,4 +81,33 @@ export function gather(base: usize, o0: u32, o1: u32, o2: u32, o3: u32): v128 {
   v = v128.load_lane<f32>(base + <usize>o1, v, 1);
   v = v128.load_lane<f32>(base + <usize>o2, v, 2);
   return v128.load_lane<f32>(base + <usize>o3, v, 3);
+}
+
+@inline
+export function round4(n: i32): i32 {
+  return (n + 3) & ~3;
+}
+
+/** Bytes of one panel of 4 steps. */
+@inline
+export function panelBytes(a: ChunkScanArguments): usize {
+  return <usize>(round4(a.dState) + CHUNK) << 4;
+}
+
+/** Transposes the 4 x 4 floats at `from` (rows `fromStep` bytes apart) to `to` (rows `toStep` apart); true if any is not 0. */
+@inline
+export function transpose4(from: usize, fromStep: usize, to: usize, toStep: usize): bool {
+  const r0 = v128.load(from);
+  const r1 = v128.load(from + fromStep);
+  const r2 = v128.load(from + 2 * fromStep);
+  const r3 = v128.load(from + 3 * fromStep);
+  const a = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
+  const b = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
+  const c = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
+  const d = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
+  v128.store(to, v128.shuffle<f32>(a, c, 0, 1, 4, 5));
+  v128.store(to + toStep, v128.shuffle<f32>(a, c, 2, 3, 6, 7));
+  v128.store(to + 2 * toStep, v128.shuffle<f32>(b, d, 0, 1, 4, 5));
+  v128.store(to + 3 * toStep, v128.shuffle<f32>(b, d, 2, 3, 6, 7));
+  return v128.any_true(v128.or(v128.or(r0, r1), v128.or(r2, r3)));
 }

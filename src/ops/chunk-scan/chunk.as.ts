@@ -7,144 +7,28 @@
  *     y[i] = q[i] * (g * (C S)[i] + sum over j <= i of (C B^T)[i][j] * u[j]) + d * x[i],  u[j] = dt[j] / q[j] * x[j]
  *     S    = q[last] * (g * S + B^T u) at the end of the chunk
  *
- * so C B^T holds for all heads at once, and no exponential is taken of a pair of steps. A run ends with its chunk, or
- * before q falls below `SMALLEST_SCALE` in a head, which keeps 1 / q far from overflow; the next run brings g and the
- * u before it to its own first step by factors below one.
- *
- * `chunkScanPrepare` writes, for every panel of 4 steps, [N4 + CHUNK][4] floats: C transposed, then the lower triangle
- * of C B^T within its chunk; for every chunk, B as [N4 / 4][CHUNK][4]; and dt and the decays, [step][H4]. N4 and H4
- * are N and H rounded up to 4. `cpu.ts` lays the memory out and must know the constants.
+ * so C B^T holds for all heads at once, and no exponential is taken of a pair of steps. Runs are whole panels of 4
+ * steps. One ends with its chunk, or before q falls below `SMALLEST_SCALE` in a head, which keeps 1 / q far from
+ * overflow; the next brings g and the u before it to its own first step by factors below one.
  */
 
-import { keepLanes, madd, padded, shareStart } from '../as/simd.as';
-import { ChunkScanArguments, decayOf, gather, stateOf, stepSize, stepsOf } from './arguments.as';
+import { madd, padded, shareStart } from '../as/simd.as';
+import { CHUNK, ChunkScanArguments, gather, panelBytes, round4, stateOf, stepsOf, transpose4 } from './arguments.as';
 
-/** Steps of a chunk. */
-const CHUNK: i32 = 32;
 /** Most channels that a thread carries through the sequence at once. */
 const BLOCK: i32 = 64;
 const BLOCK_BYTES: usize = 256;
-/** exp(-50). */
-const SMALLEST_SCALE: f32 = 2e-22;
+/** Just below exp(-60): a panel of 4 steps always fits, for decays are held above exp(-20). */
+const SMALLEST_SCALE: f32 = 8e-27;
 /** Inputs that have decayed below this are dropped: arithmetic on subnormal numbers is slow. */
 const NEGLIGIBLE: f32 = 1e-30;
-
-@inline
-function round4(n: i32): i32 {
-  return (n + 3) & ~3;
-}
-
-/** Bytes of one panel of 4 steps. */
-@inline
-function panelBytes(a: ChunkScanArguments): usize {
-  return <usize>(round4(a.dState) + CHUNK) << 4;
-}
-
-/** Transposes the 4 x 4 floats at `from` (rows `fromStep` bytes apart) to `to` (rows `toStep` apart); true if any is not 0. */
-@inline
-function transpose4(from: usize, fromStep: usize, to: usize, toStep: usize): bool {
-  const r0 = v128.load(from);
-  const r1 = v128.load(from + fromStep);
-  const r2 = v128.load(from + 2 * fromStep);
-  const r3 = v128.load(from + 3 * fromStep);
-  const a = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
-  const b = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
-  const c = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
-  const d = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
-  v128.store(to, v128.shuffle<f32>(a, c, 0, 1, 4, 5));
-  v128.store(to + toStep, v128.shuffle<f32>(a, c, 2, 3, 6, 7));
-  v128.store(to + 2 * toStep, v128.shuffle<f32>(b, d, 0, 1, 4, 5));
-  v128.store(to + 3 * toStep, v128.shuffle<f32>(b, d, 2, 3, 6, 7));
-  return v128.any_true(v128.or(v128.or(r0, r1), v128.or(r2, r3)));
-}
-
-/** What all heads share, and the step sizes and decays of each. Panels are dealt in turn: later ones cost more. */
-export function chunkScanPrepare(args: usize, thread: i32, threads: i32): void {
-  const a = changetype<ChunkScanArguments>(args);
-  const panels = (a.length + 3) >> 2;
-  const total = a.batchCount * panels;
-  for (let unit = thread; unit < total; unit += threads) {
-    const row = unit / panels;
-    const t = (unit - row * panels) << 2;
-    const steps = min(4, stepsOf(a, a.batchStart + row) - t);
-    if (steps > 0) preparePanel(a, row, unit, t, steps);
-  }
-}
-
-function preparePanel(a: ChunkScanArguments, row: i32, unit: i32, t: i32, steps: i32): void {
-  const first = <usize>(a.batchStart + row) * <usize>a.length;
-  const dState = round4(a.dState);
-  const panel = a.panels + <usize>unit * panelBytes(a);
-  const bStep = <usize>a.bStride << 2;
-  const bRow = a.b + first * bStep;
-  const cStep = <usize>a.cStride << 2;
-  const cRow = a.c + (first + <usize>t) * cStep;
-  const chunks = (a.length + CHUNK - 1) / CHUNK;
-  const chunkStart = t - (t % CHUNK);
-  let inputs = a.inputs + ((<usize>(row * chunks + t / CHUNK) * <usize>dState * <usize>CHUNK + <usize>((t - chunkStart) << 2)) << 2);
-  for (let n = 0; n < dState; n += 4, inputs += <usize>CHUNK << 4) {
-    const lanes = a.dState - n;
-    const to = panel + (<usize>n << 4);
-    const from = cRow + (<usize>n << 2);
-    for (let i = 0; i < 4; i++) {
-      // Steps past the last real one stand in as zeros.
-      const isReal = i < steps;
-      v128.store(to + (<usize>i << 4), isReal ? keepLanes(v128.load(from + <usize>i * cStep), lanes) : f32x4.splat(0));
-      if (isReal) v128.store(inputs + (<usize>i << 4), keepLanes(v128.load(bRow + <usize>(t + i) * bStep + (<usize>n << 2)), lanes));
-    }
-    transpose4(to, 16, to, 16);
-  }
-  let products = panel + (<usize>dState << 4);
-  for (let j = chunkStart; j < t; j += 4, products += 64) fourProducts(panel, bRow + <usize>j * bStep, bStep, a.dState, products, 4);
-  fourProducts(panel, bRow + <usize>t * bStep, bStep, a.dState, products, steps);
-  // The diagonal block: step i sees the steps up to i.
-  v128.store(products, v128.and(v128.load(products, 16), i32x4(0, -1, -1, -1)), 16);
-  v128.store(products, v128.and(v128.load(products, 32), i32x4(0, 0, -1, -1)), 32);
-  v128.store(products, v128.and(v128.load(products, 48), i32x4(0, 0, 0, -1)), 48);
-  for (let i = 0; i < steps; i++) stepRow(a, first + <usize>(t + i), <usize>(row * a.length + t + i));
-}
-
-/** Products of the panel's 4 rows of C with `count` rows of B; rows that are not there repeat the last. */
-function fourProducts(panel: usize, b: usize, bStep: usize, dState: i32, to: usize, count: i32): void {
-  const b1 = count > 1 ? b + bStep : b;
-  const b2 = count > 2 ? b1 + bStep : b1;
-  const b3 = count > 3 ? b2 + bStep : b2;
-  let p0 = f32x4.splat(0);
-  let p1 = p0;
-  let p2 = p0;
-  let p3 = p0;
-  const end = <usize>dState << 2;
-  for (let n: usize = 0; n < end; n += 4, panel += 16) {
-    const c = v128.load(panel);
-    p0 = madd(c, v128.load32_splat(b + n), p0);
-    p1 = madd(c, v128.load32_splat(b1 + n), p1);
-    p2 = madd(c, v128.load32_splat(b2 + n), p2);
-    p3 = madd(c, v128.load32_splat(b3 + n), p3);
-  }
-  v128.store(to, p0);
-  v128.store(to, p1, 16);
-  v128.store(to, p2, 32);
-  v128.store(to, p3, 48);
-}
-
-/** Step sizes and decays of one step, four heads at a time. */
-function stepRow(a: ChunkScanArguments, row: usize, to: usize): void {
-  const heads = <usize>round4(a.heads) << 2;
-  const dt = a.dt + ((row * <usize>a.dtStride) << 2);
-  to *= heads;
-  for (let h: usize = 0; h < heads; h += 16) {
-    const step = stepSize(a, v128.load(dt + h), v128.load(a.dtBias + h));
-    v128.store(a.steps + to + h, step);
-    v128.store(a.decays + to + h, decayOf(v128.load(a.aLog + h), step));
-  }
-}
 
 /** A thread's memory for the channels it carries; rows of channels are BLOCK wide. */
 @unmanaged
 class Block {
   channel: i32;
   width: i32;
-  /** Vectors of heads that the channels belong to, from the first one's. */
+  /** First head of the channels, down to a multiple of 4, and vectors of heads from there. */
   head: i32;
   headVectors: i32;
   /** The transposed state [N4], then u [CHUNK], both by channel. */
@@ -158,7 +42,7 @@ class Block {
   /** d and g by channel. */
   skip: usize;
   carry: usize;
-  /** Of each channel, its head's offset in bytes from the first. */
+  /** Of each channel, its head's offset in bytes from `head`. */
   headOf: usize;
 }
 const BLOCK_HEADER_BYTES: usize = 64;
@@ -182,7 +66,8 @@ export function chunkScan(args: usize, thread: i32, threads: i32): void {
 function makeBlock(a: ChunkScanArguments, own: usize, channel: i32, width: i32): Block {
   const k = changetype<Block>(own);
   const last = a.heads * a.headdim - 1;
-  const head = min(channel, last) / a.headdim;
+  // From a multiple of 4 on, so that vectors of heads stay within a step's row.
+  const head = (min(channel, last) / a.headdim) & ~3;
   k.channel = channel;
   k.width = width;
   k.head = head;
@@ -272,7 +157,7 @@ function storeState(a: ChunkScanArguments, k: Block, state: usize): void {
   }
 }
 
-/** Where the run from `t` on ends, `end` at the latest; fills headScales and headInputs. */
+/** Where the run from `t` on ends: at `end` or whole panels before; fills headScales and headInputs. */
 function planRun(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, end: i32): i32 {
   const heads = <usize>round4(a.heads) << 2;
   const rowBytes = <usize>k.headVectors << 4;
@@ -298,11 +183,7 @@ function planRun(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, 
       v128.store(inputs + h, f32x4.div(v128.load(steps + h), q));
     }
     scales += rowBytes;
-    if (v128.any_true(small)) {
-      // Whole panels if there is one: cheaper than parts.
-      const panelEnd = i & ~3;
-      return panelEnd > t ? panelEnd : i;
-    }
+    if (v128.any_true(small)) return i & ~3;
   }
   return end;
 }
@@ -373,7 +254,7 @@ function outputs(a: ChunkScanArguments, k: Block, row: i32, chunk: i32, t: i32, 
     const y = a.y + (first + <usize>step) * yStep + (<usize>k.channel << 2);
     const scales = k.scales + <usize>(step - chunk) * BLOCK_BYTES;
     for (let c: usize = 0; c < width; c += 32) {
-      tileOutputs(k, c, live ? panel : products, products, productsEnd, scales + c, x + c, xStep, y + c, yStep, t - step, end - step);
+      tileOutputs(k, c, live ? panel : products, products, productsEnd, scales + c, x + c, xStep, y + c, yStep, end - step);
     }
   }
 }
@@ -385,10 +266,10 @@ function storeRow(sum0: v128, sum1: v128, scales: usize, skip0: v128, skip1: v12
   v128.store(y, madd(skip1, v128.load(x, 16), f32x4.mul(sum1, v128.load(scales, 16))), 16);
 }
 
-/** 4 steps by 8 channels; of the steps, rows from .. to - 1 belong to the run and are stored. */
+/** 4 steps by 8 channels; of the steps the first `steps` are there. */
 function tileOutputs(
   k: Block, c: usize, panel: usize, products: usize, productsEnd: usize,
-  scales: usize, x: usize, xStep: usize, y: usize, yStep: usize, from: i32, to: i32,
+  scales: usize, x: usize, xStep: usize, y: usize, yStep: usize, steps: i32,
 ): void {
   let a0 = f32x4.splat(0);
   let a1 = a0;
@@ -445,10 +326,10 @@ function tileOutputs(
   }
   const s0 = v128.load(k.skip + c);
   const s1 = v128.load(k.skip + c, 16);
-  if (from <= 0) storeRow(a0, a1, scales, s0, s1, x, y);
-  if (from <= 1 && to > 1) storeRow(b0, b1, scales + BLOCK_BYTES, s0, s1, x + xStep, y + yStep);
-  if (from <= 2 && to > 2) storeRow(c0, c1, scales + 2 * BLOCK_BYTES, s0, s1, x + 2 * xStep, y + 2 * yStep);
-  if (from <= 3 && to > 3) storeRow(d0, d1, scales + 3 * BLOCK_BYTES, s0, s1, x + 3 * xStep, y + 3 * yStep);
+  storeRow(a0, a1, scales, s0, s1, x, y);
+  if (steps > 1) storeRow(b0, b1, scales + BLOCK_BYTES, s0, s1, x + xStep, y + yStep);
+  if (steps > 2) storeRow(c0, c1, scales + 2 * BLOCK_BYTES, s0, s1, x + 2 * xStep, y + 2 * yStep);
+  if (steps > 3) storeRow(d0, d1, scales + 3 * BLOCK_BYTES, s0, s1, x + 3 * xStep, y + 3 * yStep);
 }
 
 /** Carries the state over the chunk. */

@@ -5,7 +5,7 @@ import { type CpuArgument, type CpuCall, type CpuKernel, type CpuNode, call, f32
 
 type Node = Omit<CpuNode, 'scratch'>;
 
-/** As in `chunk.as.ts`. */
+/** As in `arguments.as.ts` and `chunk.as.ts`. */
 const CHUNK = 32;
 const BLOCK_CHANNELS = 64;
 const BLOCK_HEADER_BYTES = 64;
@@ -43,9 +43,8 @@ function layoutOf(node: Node): Layout {
   const rows = Math.max(1, Math.min(node.number('batch'), Math.floor(PREPARED_BYTES / (panelBytes + inputBytes + 2 * headBytes))));
   const inputs = align(rows * panelBytes);
   const steps = inputs + align(rows * inputBytes);
-  // Vectors of heads may start at any head: 16 bytes more are read.
-  const decays = steps + align(rows * headBytes + 16);
-  const own = decays + align(rows * headBytes + 16);
+  const decays = steps + align(rows * headBytes);
+  const own = decays + align(rows * headBytes);
   const ownBytes = align(BLOCK_HEADER_BYTES + 4 * BLOCK_CHANNELS * (round4(dState) + 4 * CHUNK + 3));
   return { panels: 0, inputs, steps, decays, own, ownBytes, bytes: own + node.threads * ownBytes, rows };
 }
