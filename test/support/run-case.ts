@@ -16,7 +16,7 @@ export interface CaseResult {
 
 const PARAMETER_LAYOUTS = ['matrix', 'vector', 'taps'] as const;
 
-function layoutOf(axes: string): (typeof PARAMETER_LAYOUTS)[number] | undefined {
+export function layoutOf(axes: string): (typeof PARAMETER_LAYOUTS)[number] | undefined {
   return PARAMETER_LAYOUTS.find((layout) => axes.startsWith(layout));
 }
 
