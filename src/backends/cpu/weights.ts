@@ -1,9 +1,9 @@
 /**
  * How parameters lie in the CPU backend's memory, and the conversion to and from that form.
  *
- * A float32 matrix is row-major. bfloat16, half and int8 lie in panels of 8 rows, [panel][column][8] and
- * [panel][column / 8][8][8], with int8 scales [panel][group][8]: a product with one row reads them as one ascending
- * stream. Columns are zero-padded to a multiple of 16, so a prefix of columns, and rows from a multiple of 8 on, are
+ * A float32 matrix is row-major. bfloat16, half and int8 lie in panels of 8 rows, [panel][column][8] (rows 0, 4, 1, 5,
+ * 2, 6, 3, 7, so that even and odd halves are four rows each) and [panel][column / 8][8][8], with int8 scales
+ * [panel][group][8]: a product with one row reads them as one ascending stream. Columns are zero-padded to a multiple of 16, so a prefix of columns, and rows from a multiple of 8 on, are
  * views. Taps are transposed to [K][stride] so that channels are contiguous. Vectors end in 16 floats of slack.
  */
 
@@ -169,7 +169,8 @@ export function readInt8Rows(storage: WeightStorage, memory: WeightMemory, first
 
 /** Index of a row's first half; its columns follow 8 apart. */
 function halfAt(stride: number, row: number): number {
-  return (row - (row % PANEL)) * stride + (row % PANEL);
+  const lane = row % PANEL;
+  return (row - lane) * stride + (lane < 4 ? 2 * lane : 2 * lane - 7);
 }
 
 /** Index of a row's first int8; its columns lie at `int8Column` from there. */

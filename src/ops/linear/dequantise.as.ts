@@ -1,5 +1,6 @@
 /**
- * Stored weights as float32. bfloat16 and half lie as [panel of 8 rows][column][8], int8 as [panel][column / 8][8][8]
+ * Stored weights as float32. bfloat16 and half lie as [panel of 8 rows][column][8] (rows
+ * 0, 4, 1, 5, 2, 6, 3, 7), int8 as [panel][column / 8][8][8]
  * with scales [panel][group][8]; float32 is row-major.
  *
  * The panels make a matrix-vector product one ascending stream: rows read side by side, two or four at a time, reached
@@ -14,22 +15,44 @@ export function elementBytes(dtype: i32): usize {
   return dtype == F32 ? 4 : dtype == BF16 || dtype == F16 ? 2 : 1;
 }
 
+/** What `evens` and `odds` of halves must be multiplied by. */
+export const HALF_SCALE: f32 = 5.192296858534828e33;
+
 /**
- * Four values at `source`; T names the dtype by how it widens: u16 is bfloat16, i16 half.
+ * Rows 0 to 3 of one column of a panel, of eight values loaded together. T names the dtype: u16 is bfloat16, i16 half.
  * Halves must be finite: exponent and mantissa moved to float32's place read as the value times 2^-112.
  */
 @inline
-export function half4<T>(source: usize): v128 {
-  if (!isSigned<T>()) return i32x4.shl(v128.load16x4_u(source), 16);
-  const bits = v128.and(i32x4.shl(v128.load16x4_s(source), 13), i32x4.splat(<i32>0x8fffe000));
-  return f32x4.mul(bits, f32x4.splat(5.192296858534828e33));
+export function evens<T>(values: v128): v128 {
+  if (!isSigned<T>()) return i32x4.shl(values, 16);
+  return v128.and(i32x4.shr_s(i32x4.shl(values, 16), 3), i32x4.splat(<i32>0x8fffe000));
 }
 
-/** One value at `source`, as `half4`. */
+/** Rows 4 to 7, as `evens`. */
+@inline
+export function odds<T>(values: v128): v128 {
+  if (!isSigned<T>()) return v128.and(values, i32x4.splat(<i32>0xffff0000));
+  return v128.and(i32x4.shr_s(values, 3), i32x4.splat(<i32>0x8fffe000));
+}
+
+/** Brings the result of `evens` or `odds` to its value. */
+@inline
+export function scaled<T>(values: v128): v128 {
+  if (!isSigned<T>()) return values;
+  return f32x4.mul(values, f32x4.splat(HALF_SCALE));
+}
+
+/** One value at `source`. */
 @inline
 function half1<T>(source: usize): f32 {
   if (!isSigned<T>()) return reinterpret<f32>(<u32>load<u16>(source) << 16);
-  return reinterpret<f32>((<u32>(<i32>load<i16>(source) << 13)) & 0x8fffe000) * 5.192296858534828e33;
+  return reinterpret<f32>((<u32>(<i32>load<i16>(source) << 13)) & 0x8fffe000) * HALF_SCALE;
+}
+
+/** Where a row's value lies among the eight of a column: evens are rows 0 to 3, odds 4 to 7. */
+@inline
+function halfPlace(lane: usize): usize {
+  return (lane < 4 ? lane << 1 : (lane << 1) - 7) << 1;
 }
 
 /** Columns 0 .. k - 1 (a multiple of 16) of stored row `row` of the matrix at `weight`, to `target`. */
@@ -40,9 +63,9 @@ export function dequantiseRow(dtype: i32, weight: usize, stride: i32, row: i32, 
   if (dtype == F32) {
     memory.copy(target, panel + (lane * <usize>stride << 2), columns << 2);
   } else if (dtype == BF16) {
-    for (let c: usize = 0; c < columns; c++) store<f32>(target + (c << 2), half1<u16>(panel + (c << 4) + (lane << 1)));
+    for (let c: usize = 0; c < columns; c++) store<f32>(target + (c << 2), half1<u16>(panel + (c << 4) + halfPlace(lane)));
   } else if (dtype == F16) {
-    for (let c: usize = 0; c < columns; c++) store<f32>(target + (c << 2), half1<i16>(panel + (c << 4) + (lane << 1)));
+    for (let c: usize = 0; c < columns; c++) store<f32>(target + (c << 2), half1<i16>(panel + (c << 4) + halfPlace(lane)));
   } else {
     dequantiseInt8Row(panel + (lane << 3), scales + (<usize>(row - <i32>lane) * <usize>scaleGroups + lane << 2), groupSize, k, target);
   }
@@ -64,8 +87,13 @@ function dequantiseInt8Row(source: usize, scales: usize, groupSize: i32, k: i32,
 /** A panel of halves as eight float32 rows, `rowBytes` apart. */
 export function halfPanelToRows<T>(source: usize, k: i32, target: usize, rowBytes: usize): void {
   for (let c = 0; c < k; c += 4, source += 64, target += 16) {
-    transpose(half4<T>(source), half4<T>(source + 16), half4<T>(source + 32), half4<T>(source + 48), target, rowBytes);
-    transpose(half4<T>(source + 8), half4<T>(source + 24), half4<T>(source + 40), half4<T>(source + 56), target + 4 * rowBytes, rowBytes);
+    const v0 = v128.load(source);
+    const v1 = v128.load(source, 16);
+    const v2 = v128.load(source, 32);
+    const v3 = v128.load(source, 48);
+    transpose(scaled<T>(evens<T>(v0)), scaled<T>(evens<T>(v1)), scaled<T>(evens<T>(v2)), scaled<T>(evens<T>(v3)), target, rowBytes);
+    const rest = target + 4 * rowBytes;
+    transpose(scaled<T>(odds<T>(v0)), scaled<T>(odds<T>(v1)), scaled<T>(odds<T>(v2)), scaled<T>(odds<T>(v3)), rest, rowBytes);
   }
 }
 

@@ -25,7 +25,7 @@ import {
   yAt,
   zeroPanel,
 } from './arguments.as';
-import { half4, transpose } from './dequantise.as';
+import { evens, odds, scaled, transpose } from './dequantise.as';
 
 /** Computes this thread's part of the grid. */
 export function linearGemm(address: usize, thread: i32, threads: i32): void {
@@ -96,8 +96,9 @@ function pack(args: LinearArguments, segment: LinearSegment, panel: i32, target:
 @inline
 function widen<T>(source: usize, target: usize, end: usize): void {
   for (; target < end; target += 32, source += 16) {
-    v128.store(target, half4<T>(source));
-    v128.store(target, half4<T>(source + 8), 16);
+    const values = v128.load(source);
+    v128.store(target, scaled<T>(evens<T>(values)));
+    v128.store(target, scaled<T>(odds<T>(values)), 16);
   }
 }
 

@@ -49,10 +49,10 @@ export interface LinearPlan {
 export function planLinear(shape: LinearShape, threads: number, blas: boolean): LinearPlan {
   const { rows, dtype, groupSize } = shape;
   const k = paddedColumns(shape.k);
-  const panels = shape.counts.reduce((sum, count) => sum + paddedColumns(count) / PANEL, 0);
-  const whole = { blockRows: rows, blockPanels: panels, threadBytes: 0, quantisedBytes: 0, quantisedRange: 0 };
+  const panels = shape.counts.reduce((sum, count) => sum + Math.ceil(count / PANEL), 0);
+  const whole = { blockRows: rows, blockPanels: 2 * panels, threadBytes: 0, quantisedBytes: 0, quantisedRange: 0 };
   if (blas && rows >= BLAS_ROWS[dtype]) {
-    const blockPanels = dtype === 'f32' ? panels : BLAS_BLOCK_COLUMNS / PANEL;
+    const blockPanels = dtype === 'f32' ? whole.blockPanels : BLAS_BLOCK_COLUMNS / PANEL;
     const threadBytes = dtype === 'f32' ? 0 : 4 * BLAS_BLOCK_COLUMNS * k;
     return { ...whole, kernel: 'linear_blas', ...grid(rows, panels, threads, PACK_ROWS), blockPanels, threadBytes };
   }
