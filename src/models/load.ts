@@ -1,6 +1,6 @@
 /** From a folder or hub id to an open checkpoint and the config beside it. */
 
-import { type Checkpoint, type JsonObject, type ResolveModelOptions, isJsonObject, openCheckpoint, parsePythonJsonBytes, resolveModel } from '../checkpoint/index.ts';
+import { type Checkpoint, type JsonObject, type ResolveModelOptions, type TensorEntry, isJsonObject, openCheckpoint, parsePythonJsonBytes, resolveModel } from '../checkpoint/index.ts';
 import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
 import type { ParameterSet } from './model.ts';
 import { type LoadProgress, MODEL_OPTION_KEYS, type ModelOptions, ModelRuntime } from './runtime.ts';
@@ -77,6 +77,20 @@ export async function orClose<R>({ checkpoint }: OpenModel, read: () => R): Prom
   }
 }
 
+/** The tensors of a checkpoint by the names that the model has for them. @throws WEIGHTS, SHAPE when they are not the model's */
+export function modelEntries(checkpoint: Checkpoint, parameters: ParameterSet, where: string): ReadonlyMap<string, TensorEntry> {
+  const entries = new Map(checkpoint.entries);
+  // Some savers keep only one of two tied names.
+  for (const [alias, name] of parameters.aliases) {
+    for (const suffix of ['', SCALE_SUFFIX]) {
+      const tied = entries.get(alias + suffix);
+      if (tied && !entries.has(name + suffix)) entries.set(name + suffix, tied);
+    }
+  }
+  checkTensors(entries, parameters.declared, parameters.aliases, where);
+  return entries;
+}
+
 /**
  * Checks names and shapes, then streams the weights to the device. The checkpoint is closed in any case.
  * @throws WEIGHTS, SHAPE, MEMORY, DEVICE, ABORTED
@@ -87,15 +101,7 @@ export async function uploadCheckpoint(
   options: PretrainedOptions<unknown>,
 ): Promise<ModelRuntime> {
   try {
-    const entries = new Map(checkpoint.entries);
-    // Some savers keep only one of two tied names.
-    for (const [alias, name] of parameters.aliases) {
-      for (const suffix of ['', SCALE_SUFFIX]) {
-        const tied = entries.get(alias + suffix);
-        if (tied && !entries.has(name + suffix)) entries.set(name + suffix, tied);
-      }
-    }
-    checkTensors(entries, parameters.declared, parameters.aliases, folder);
+    const entries = modelEntries(checkpoint, parameters, folder);
     return await ModelRuntime.open(parameters.declared.values(), options, checkpointWeights(entries, options.signal), options.progressCallback);
   } finally {
     await checkpoint.close();

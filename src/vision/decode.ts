@@ -1,0 +1,62 @@
+/** Image files to pixels in Node, by sharp, an optional dependency that is loaded when an image is first decoded. */
+
+import { access } from 'node:fs/promises';
+import { MatMambaError, messageOf } from '../errors.ts';
+import { type Tensor, tensor } from '../tensor/tensor.ts';
+import { type ImageTransform, normalisePixels } from './preprocess.ts';
+
+type Sharp = (typeof import('sharp'))['default'];
+
+let loading: Promise<Sharp> | undefined;
+
+/** @throws DEVICE when sharp is not installed or does not start here */
+async function loadSharp(): Promise<Sharp> {
+  loading ??= import('sharp').then(({ default: sharp }) => sharp);
+  try {
+    return await loading;
+  } catch (cause) {
+    loading = undefined;
+    throw new MatMambaError('DEVICE', 'images are decoded by the package sharp, which is not installed or does not run here', {
+      hint: 'npm install sharp',
+      cause,
+    });
+  }
+}
+
+/**
+ * An image file as the model's input (1, 3, S, S): turned upright, in sRGB without its alpha, scaled and cut.
+ * @throws FILE when it cannot be read, FORMAT when it is damaged or no image, DEVICE without sharp
+ */
+export async function readImage(path: string, transform: ImageTransform): Promise<Tensor> {
+  const sharp = await loadSharp();
+  await access(path).catch((cause: NodeJS.ErrnoException) => {
+    throw new MatMambaError('FILE', cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`, { cause });
+  });
+  const { size, resize } = transform;
+  let pixels: Uint8Array;
+  try {
+    pixels = await sharp(path)
+      .autoOrient()
+      .toColourspace('srgb')
+      .removeAlpha()
+      .resize({ width: resize, height: resize, fit: 'cover', position: 'centre', kernel: 'cubic', fastShrinkOnLoad: false })
+      .extract({ left: Math.round((resize - size) / 2), top: Math.round((resize - size) / 2), width: size, height: size })
+      .raw({ depth: 'uchar' })
+      .toBuffer();
+  } catch (cause) {
+    throw new MatMambaError('FORMAT', `${path} cannot be decoded: ${messageOf(cause).split('\n')[0]}`, {
+      hint: 'it is damaged or no image; JPEG, PNG, WebP, GIF, AVIF and TIFF are read',
+      cause,
+    });
+  }
+  const channels = pixels.length / (size * size);
+  const values = new Float32Array(3 * size * size);
+  normalisePixels(channels === 3 ? pixels : threeChannels(pixels, channels), transform, values);
+  return tensor(values, [1, 3, size, size]);
+}
+
+/** Grey pixels, should a decoder leave them grey, as RGB. */
+function threeChannels(pixels: Uint8Array, channels: number): Uint8Array {
+  const count = pixels.length / channels;
+  return Uint8Array.from({ length: 3 * count }, (_, i) => pixels[Math.floor(i / 3) * channels]!);
+}
