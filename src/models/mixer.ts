@@ -66,8 +66,10 @@ export function mixerParameters(prefix: string, shape: MixerShape, outScale: num
   const channels = E + 2 * N;
   const taper = uniform(config.convInit ?? 1 / Math.sqrt(taps));
   const out = uniform(1 / Math.sqrt(E) / outScale);
+  // Storage other than float32 is cut into groups of 8 rows, where B, C and dt have to begin.
+  const precise = N % 8 !== 0;
   return [
-    matrix(`${prefix}in_proj.weight`, rows, D, linearInit(D)),
+    { ...matrix(`${prefix}in_proj.weight`, rows, D, linearInit(D)), ...(precise ? { precise } : {}) },
     ...(config.bias ? [vector(`${prefix}in_proj.bias`, [rows], biases(D))] : []),
     { name: `${prefix}conv1d.weight`, shape: [channels, 1, taps], layout: 'taps', init: taper },
     ...(config.convBias ? [vector(`${prefix}conv1d.bias`, [channels], uniform(1 / Math.sqrt(taps)))] : []),
