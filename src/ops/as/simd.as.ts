@@ -102,3 +102,29 @@ export function shareStart(total: i32, unit: i32, thread: i32, threads: i32): i3
   const units = (total + unit - 1) / unit;
   return min(total, <i32>((<i64>units * thread) / threads) * unit);
 }
+
+/** Of `fastSilu4`: bounds, -log2(e), 1.5 * 2^23 (adding it rounds), 1, and 2^f on [-1/2, 1/2] within 8e-8. */
+const FAST_SILU: usize = memory.data<f32>(
+  [87, -87, -1.44269504, 12582912, 1, 0.0013276471854, 0.0096755415410, 0.0555071327573, 0.2402211972005, 0.6931469670623, 1.0000000716554],
+  16,
+);
+
+/**
+ * x / (1 + exp(-x)), relative error below 1e-6, below 1e-7 where |x| < 1. A third of the time of `silu4`: engines
+ * build a vector constant anew wherever it is used, so these are loaded; and pmin and pmax are one instruction.
+ */
+@inline
+export function fastSilu4(x: v128): v128 {
+  const z = f32x4.pmin(f32x4.pmax(x, v128.load32_splat(FAST_SILU, 4)), v128.load32_splat(FAST_SILU));
+  const scale = v128.load32_splat(FAST_SILU, 8);
+  const shift = v128.load32_splat(FAST_SILU, 12);
+  const n = madd(z, scale, shift);
+  const f = madd(z, scale, f32x4.sub(shift, n));
+  let p = madd(v128.load32_splat(FAST_SILU, 20), f, v128.load32_splat(FAST_SILU, 24));
+  p = madd(p, f, v128.load32_splat(FAST_SILU, 28));
+  p = madd(p, f, v128.load32_splat(FAST_SILU, 32));
+  p = madd(p, f, v128.load32_splat(FAST_SILU, 36));
+  p = madd(p, f, v128.load32_splat(FAST_SILU, 40));
+  // The low bits of n are the exponent.
+  return f32x4.div(x, f32x4.add(v128.load32_splat(FAST_SILU, 16), i32x4.add(p, i32x4.shl(n, 23))));
+}

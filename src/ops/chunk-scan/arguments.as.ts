@@ -68,10 +68,16 @@ export function stepSize(a: ChunkScanArguments, raw: v128, bias: v128): v128 {
   return f32x4.min(f32x4.max(soft, f32x4.splat(a.dtMin)), f32x4.splat(a.dtMax));
 }
 
-/** exp(-exp(aLog) * step): above zero, so that products of it may be divided by. */
+/** The rate of decay, -A = exp(aLog). */
 @inline
-export function decayOf(aLog: v128, step: v128): v128 {
-  return exp4(f32x4.neg(f32x4.mul(exp4(aLog), step)));
+export function rateOf(aLog: v128): v128 {
+  return exp4(aLog);
+}
+
+/** exp(-rate * step): above zero, so that products of it may be divided by. */
+@inline
+export function decayOf(rate: v128, step: v128): v128 {
+  return exp4(f32x4.neg(f32x4.mul(rate, step)));
 }
 
 /** Four lanes from `base`, each at its own offset in bytes. */

@@ -34,13 +34,25 @@ function layoutOf(node: Node): Layout {
   const length = node.number('length');
   const dState = node.buffer('b').width;
   if (length <= LONGEST_BY_STEPS) {
-    const ownBytes = align(4 * 4 * paddedColumns(dState));
-    return { panels: 0, inputs: 0, steps: 0, decays: 0, own: 0, ownBytes, bytes: node.threads * ownBytes, rows: node.number('batch') };
+    const ownBytes = align(32 * length + 4 * 4 * paddedColumns(dState));
+    return {
+      panels: 0,
+      inputs: 0,
+      steps: 0,
+      decays: 0,
+      own: 0,
+      ownBytes,
+      bytes: node.threads * ownBytes,
+      rows: node.number('batch'),
+    };
   }
   const panelBytes = Math.ceil(length / 4) * 16 * (round4(dState) + CHUNK);
   const inputBytes = Math.ceil(length / CHUNK) * 4 * CHUNK * round4(dState);
   const headBytes = length * 4 * round4(node.buffer('dt').width);
-  const rows = Math.max(1, Math.min(node.number('batch'), Math.floor(PREPARED_BYTES / (panelBytes + inputBytes + 2 * headBytes))));
+  const rows = Math.max(
+    1,
+    Math.min(node.number('batch'), Math.floor(PREPARED_BYTES / (panelBytes + inputBytes + 2 * headBytes))),
+  );
   const inputs = align(rows * panelBytes);
   const steps = inputs + align(rows * inputBytes);
   const decays = steps + align(rows * headBytes);

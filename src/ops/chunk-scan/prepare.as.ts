@@ -7,7 +7,7 @@
  */
 
 import { keepLanes, madd } from '../as/simd.as';
-import { CHUNK, ChunkScanArguments, decayOf, panelBytes, round4, stepSize, stepsOf, transpose4 } from './arguments.as';
+import { CHUNK, ChunkScanArguments, decayOf, panelBytes, rateOf, round4, stepSize, stepsOf, transpose4 } from './arguments.as';
 
 /**
  * exp(-20). Decays are held above it, an error of 2e-9 of the state they act on: so four steps in a row always fit
@@ -58,7 +58,7 @@ function preparePanel(a: ChunkScanArguments, row: i32, unit: i32, t: i32, steps:
   v128.store(products, v128.and(v128.load(products, 16), i32x4(0, -1, -1, -1)), 16);
   v128.store(products, v128.and(v128.load(products, 32), i32x4(0, 0, -1, -1)), 32);
   v128.store(products, v128.and(v128.load(products, 48), i32x4(0, 0, 0, -1)), 48);
-  for (let i = 0; i < steps; i++) stepRow(a, first + <usize>(t + i), <usize>(row * a.length + t + i));
+  stepRows(a, first + <usize>t, <usize>row * <usize>a.length + <usize>t, steps);
 }
 
 /** Products of the panel's 4 rows of C with `count` rows of B; rows that are not there repeat the last. */
@@ -84,14 +84,19 @@ function fourProducts(panel: usize, b: usize, bStep: usize, dState: i32, to: usi
   v128.store(to, p3, 48);
 }
 
-/** Step sizes and decays of one step, four heads at a time. */
-function stepRow(a: ChunkScanArguments, row: usize, to: usize): void {
+/** Step sizes and decays of a panel's steps, four heads at a time. */
+function stepRows(a: ChunkScanArguments, row: usize, to: usize, steps: i32): void {
   const heads = <usize>round4(a.heads) << 2;
-  const dt = a.dt + ((row * <usize>a.dtStride) << 2);
-  to *= heads;
+  const dtStep = <usize>a.dtStride << 2;
   for (let h: usize = 0; h < heads; h += 16) {
-    const step = stepSize(a, v128.load(dt + h), v128.load(a.dtBias + h));
-    v128.store(a.steps + to + h, step);
-    v128.store(a.decays + to + h, f32x4.max(decayOf(v128.load(a.aLog + h), step), f32x4.splat(SMALLEST_DECAY)));
+    const bias = v128.load(a.dtBias + h);
+    const rate = rateOf(v128.load(a.aLog + h));
+    let dt = a.dt + row * dtStep + h;
+    let at = to * heads + h;
+    for (let i = 0; i < steps; i++, dt += dtStep, at += heads) {
+      const step = stepSize(a, v128.load(dt), bias);
+      v128.store(a.steps + at, step);
+      v128.store(a.decays + at, f32x4.max(decayOf(rate, step), f32x4.splat(SMALLEST_DECAY)));
+    }
   }
 }

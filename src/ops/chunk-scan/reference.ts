@@ -7,7 +7,8 @@
 import type { HostValue, Reference } from '../cases.ts';
 
 export const chunkScanReference: Reference = (operands, attributes): Record<string, HostValue> => {
-  type Operands = Record<'x' | 'b' | 'c' | 'dt' | 'dtBias' | 'aLog' | 'd', HostValue> & Record<'state' | 'slots' | 'lengths', HostValue | undefined>;
+  type Operands = Record<'x' | 'b' | 'c' | 'dt' | 'dtBias' | 'aLog' | 'd', HostValue> &
+    Record<'state' | 'slots' | 'lengths', HostValue | undefined>;
   const { x, b, c, dt, dtBias, aLog, d, state, slots, lengths } = operands as Operands;
   const { batch, length, headdim: P, dtMin, dtMax, dHasHdim } = attributes as Record<string, number>;
   const E = x.shape.at(-1)!;
@@ -34,7 +35,7 @@ export const chunkScanReference: Reference = (operands, attributes): Record<stri
           for (let n = 0; n < N; n++) {
             const i = channel * N + n;
             S[i] = S[i]! * decay + step * input * b.data[at * N + n]!;
-            sum += S[i]! * c.data[at * N + n]!;
+            sum += S[i] * c.data[at * N + n]!;
           }
           y[at * E + channel] = sum;
         }

@@ -3,10 +3,11 @@
  *
  * Four channels are walked through all steps at once, their N state elements in vectors. States are updated where
  * they lie unless their rows are no whole vectors; then, or without a state, they go through the thread's own memory.
+ * That begins with the step sizes and decays of the four channels, which the next four use too if all are one head.
  */
 
 import { madd, padded, shareStart } from '../as/simd.as';
-import { ChunkScanArguments, decayOf, gather, stateOf, stepSize, stepsOf } from './arguments.as';
+import { ChunkScanArguments, decayOf, gather, rateOf, stateOf, stepSize, stepsOf } from './arguments.as';
 
 export function chunkScanStep(args: usize, thread: i32, threads: i32): void {
   const a = changetype<ChunkScanArguments>(args);
@@ -15,9 +16,12 @@ export function chunkScanStep(args: usize, thread: i32, threads: i32): void {
   const total = a.batchCount * groups;
   const end = shareStart(total, 1, thread + 1, threads);
   const own = a.own + <usize>thread * <usize>a.ownBytes;
+  let known = -1;
   for (let unit = shareStart(total, 1, thread, threads); unit < end; unit++) {
     const row = unit / groups;
-    fourChannels(a, a.batchStart + row, (unit - row * groups) << 2, channels, own);
+    const channel = (unit - row * groups) << 2;
+    if (channel == 0) known = -1;
+    known = fourChannels(a, a.batchStart + row, channel, channels, own, known);
   }
 }
 
@@ -26,13 +30,14 @@ function copyRows(to: usize, toBytes: usize, from: usize, fromBytes: usize, coun
   for (let i = 0; i < count; i++) memory.copy(to + <usize>i * toBytes, from + <usize>i * fromBytes, <usize>dState << 2);
 }
 
-function fourChannels(a: ChunkScanArguments, b: i32, channel: i32, channels: i32, own: usize): void {
+/** Returns the head whose decays `own` now holds, -1 when they are of several; `known` is what it returned before. */
+function fourChannels(a: ChunkScanArguments, b: i32, channel: i32, channels: i32, own: usize, known: i32): i32 {
   const steps = stepsOf(a, b);
   const batchRow = <usize>b * <usize>a.length;
   const y = a.y + ((batchRow * <usize>a.yStride + <usize>channel) << 2);
   const yStep = <usize>a.yStride << 2;
   for (let t = channel < channels ? steps : 0; t < a.length; t++) v128.store(y + <usize>t * yStep, f32x4.splat(0));
-  if (channel >= channels || steps == 0) return;
+  if (channel >= channels || steps == 0) return -1;
 
   const dState = a.dState;
   const stateBytes = <usize>dState << 2;
@@ -41,7 +46,7 @@ function fourChannels(a: ChunkScanArguments, b: i32, channel: i32, channels: i32
   const inPlace = state != 0 && count == 4 && (dState & 3) == 0;
   const kept = state + <usize>channel * stateBytes;
   const rowBytes = inPlace ? stateBytes : <usize>padded(dState) << 2;
-  const s = inPlace ? kept : own;
+  const s = inPlace ? kept : own + (<usize>a.length << 5);
   if (!inPlace) {
     memory.fill(s, 0, rowBytes << 2);
     if (state != 0) copyRows(s, rowBytes, kept, stateBytes, count, dState);
@@ -54,16 +59,23 @@ function fourChannels(a: ChunkScanArguments, b: i32, channel: i32, channels: i32
   const h1 = (min(channel + 1, last) / P) << 2;
   const h2 = (min(channel + 2, last) / P) << 2;
   const h3 = (min(channel + 3, last) / P) << 2;
-  const bias = gather(a.dtBias, h0, h1, h2, h3);
-  const aLog = gather(a.aLog, h0, h1, h2, h3);
+  const head = h0 == h3 ? h0 : -1;
+  if (head < 0 || head != known) {
+    const bias = gather(a.dtBias, h0, h1, h2, h3);
+    const rate = rateOf(gather(a.aLog, h0, h1, h2, h3));
+    for (let t = 0; t < steps; t++) {
+      const dt = stepSize(a, gather(a.dt + (((batchRow + <usize>t) * <usize>a.dtStride) << 2), h0, h1, h2, h3), bias);
+      v128.store(own + (<usize>t << 5), dt);
+      v128.store(own + (<usize>t << 5), decayOf(rate, dt), 16);
+    }
+  }
   const d = a.dHasHdim ? v128.load(a.d + (<usize>channel << 2)) : gather(a.d, h0, h1, h2, h3);
   const x = a.x + ((batchRow * <usize>a.xStride + <usize>channel) << 2);
   for (let t = 0; t < steps; t++) {
     const row = batchRow + <usize>t;
-    const dt = stepSize(a, gather(a.dt + ((row * <usize>a.dtStride) << 2), h0, h1, h2, h3), bias);
     const input = v128.load(x + ((<usize>t * <usize>a.xStride) << 2));
-    const decay = decayOf(aLog, dt);
-    const u = f32x4.mul(dt, input);
+    const decay = v128.load(own + (<usize>t << 5), 16);
+    const u = f32x4.mul(v128.load(own + (<usize>t << 5)), input);
     const b = a.b + ((row * <usize>a.bStride) << 2);
     const c = a.c + ((row * <usize>a.cStride) << 2);
     const y0 = stateRow(s, n4, b, c, f32x4.splat(f32x4.extract_lane(decay, 0)), f32x4.splat(f32x4.extract_lane(u, 0)));
@@ -77,6 +89,7 @@ function fourChannels(a: ChunkScanArguments, b: i32, channel: i32, channels: i32
     v128.store(y + <usize>t * yStep, madd(d, input, sum));
   }
   if (!inPlace && state != 0) copyRows(kept, stateBytes, s, rowBytes, count, dState);
+  return head;
 }
 
 /**
