@@ -10,6 +10,7 @@ import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
 import type { CpuBuffer, CpuCall, CpuKernel, CpuNode, CpuState, CpuWeight } from '../../ops/cpu-kernel.ts';
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
+import { untilAborted } from '../until-aborted.ts';
 import type { CpuBackend } from './cpu-backend.ts';
 import { cpuKernels } from './table.ts';
 
@@ -149,6 +150,7 @@ export class CpuProgram implements Program {
       }
       return this.#readOutputs();
     });
+    // A run that waits its turn never starts; one that runs ends at its next barrier, before anything asked for later.
     return options.signal ? untilAborted(result, options.signal) : result;
   }
 
@@ -264,19 +266,6 @@ export class CpuProgram implements Program {
     }
     return bytes;
   }
-}
-
-/**
- * Settles as `result` does, or rejects at once when the signal fires: a run that waits its turn never starts, one that
- * runs ends at its next barrier, before anything that is asked for later.
- */
-function untilAborted<R>(result: Promise<R>, signal: AbortSignal): Promise<R> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => reject(new MatMambaError('ABORTED', 'stopped by the caller', { cause: signal.reason }));
-    if (signal.aborted) stop();
-    signal.addEventListener('abort', stop);
-    void result.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
-  });
 }
 
 /** Bytes of a weight that a node reads: the rows of its segments, the columns of its input. */
