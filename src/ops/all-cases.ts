@@ -2,14 +2,22 @@
 
 import type { OpCase, Reference } from './cases.ts';
 import type { OpName } from './index.ts';
+import { adamwCases } from './adamw/cases.ts';
+import { adamwReference } from './adamw/reference.ts';
 import { addCases } from './add/cases.ts';
 import { addReference } from './add/reference.ts';
 import { addNormCases } from './add-norm/cases.ts';
 import { addNormReference } from './add-norm/reference.ts';
 import { chunkScanCases } from './chunk-scan/cases.ts';
 import { chunkScanReference } from './chunk-scan/reference.ts';
+import { clipFactorCases } from './clip-factor/cases.ts';
+import { clipFactorReference } from './clip-factor/reference.ts';
 import { conv1dSiluCases } from './conv1d-silu/cases.ts';
 import { conv1dSiluReference } from './conv1d-silu/reference.ts';
+import { dropPathCases } from './drop-path/cases.ts';
+import { dropPathReference } from './drop-path/reference.ts';
+import { dropoutCases } from './dropout/cases.ts';
+import { dropoutReference } from './dropout/reference.ts';
 import { embeddingCases } from './embedding/cases.ts';
 import { embeddingReference } from './embedding/reference.ts';
 import { embeddingBackwardCases } from './embedding-backward/cases.ts';
@@ -42,16 +50,24 @@ import { poolCases } from './pool/cases.ts';
 import { poolReference } from './pool/reference.ts';
 import { poolBackwardCases } from './pool-backward/cases.ts';
 import { poolBackwardReference } from './pool-backward/reference.ts';
+import { softCrossEntropyCases } from './soft-cross-entropy/cases.ts';
+import { softCrossEntropyReference } from './soft-cross-entropy/reference.ts';
+import { squareSumCases } from './square-sum/cases.ts';
+import { squareSumReference } from './square-sum/reference.ts';
 import { visionTokensCases } from './vision-tokens/cases.ts';
 import { visionTokensReference } from './vision-tokens/reference.ts';
 import { visionTokensBackwardCases } from './vision-tokens-backward/cases.ts';
 import { visionTokensBackwardReference } from './vision-tokens-backward/reference.ts';
 
 export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpCase[]; readonly reference: Reference }>> = {
+  adamw: { cases: adamwCases, reference: adamwReference },
   add: { cases: addCases, reference: addReference },
   add_norm: { cases: addNormCases, reference: addNormReference },
   chunk_scan: { cases: chunkScanCases, reference: chunkScanReference },
+  clip_factor: { cases: clipFactorCases, reference: clipFactorReference },
   conv1d_silu: { cases: conv1dSiluCases, reference: conv1dSiluReference },
+  drop_path: { cases: dropPathCases, reference: dropPathReference },
+  dropout: { cases: dropoutCases, reference: dropoutReference },
   embedding: { cases: embeddingCases, reference: embeddingReference },
   embedding_backward: { cases: embeddingBackwardCases, reference: embeddingBackwardReference },
   gated_norm: { cases: gatedNormCases, reference: gatedNormReference },
@@ -68,6 +84,8 @@ export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpC
   patchify_backward: { cases: patchifyBackwardCases, reference: patchifyBackwardReference },
   pool: { cases: poolCases, reference: poolReference },
   pool_backward: { cases: poolBackwardCases, reference: poolBackwardReference },
+  soft_cross_entropy: { cases: softCrossEntropyCases, reference: softCrossEntropyReference },
+  square_sum: { cases: squareSumCases, reference: squareSumReference },
   vision_tokens: { cases: visionTokensCases, reference: visionTokensReference },
   vision_tokens_backward: { cases: visionTokensBackwardCases, reference: visionTokensBackwardReference },
 };

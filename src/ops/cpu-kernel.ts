@@ -65,6 +65,12 @@ export function vectorOperand(node: Pick<CpuNode, 'weight' | 'has'>, name: strin
   return node.has(name) ? node.weight(name).pointer : 0;
 }
 
+/** Floats of a float32 parameter buffer as it is stored, padding included. */
+export function bufferFloats({ layout, shape, stride }: CpuWeight): number {
+  if (layout === 'matrix') return shape[0]! * stride;
+  return layout === 'taps' ? shape[2]! * stride : shape.reduce((a, b) => a * b, 1);
+}
+
 /** One 32-bit argument: an integer or pointer, or a float wrapped by `f32`. */
 export type CpuArgument = number | { readonly f32: number };
 export function f32(value: number): CpuArgument {

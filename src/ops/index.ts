@@ -1,9 +1,13 @@
 /** All ops by name, and the lists that tests and tables are made from. */
 
+import { adamw } from './adamw/op.ts';
 import { add } from './add/op.ts';
 import { addNorm } from './add-norm/op.ts';
 import { chunkScan } from './chunk-scan/op.ts';
+import { clipFactor } from './clip-factor/op.ts';
 import { conv1dSilu } from './conv1d-silu/op.ts';
+import { dropPath } from './drop-path/op.ts';
+import { dropout } from './dropout/op.ts';
 import { embedding } from './embedding/op.ts';
 import { embeddingBackward } from './embedding-backward/op.ts';
 import { gatedNorm } from './gated-norm/op.ts';
@@ -20,14 +24,20 @@ import { patchify } from './patchify/op.ts';
 import { patchifyBackward } from './patchify-backward/op.ts';
 import { pool } from './pool/op.ts';
 import { poolBackward } from './pool-backward/op.ts';
+import { softCrossEntropy } from './soft-cross-entropy/op.ts';
+import { squareSum } from './square-sum/op.ts';
 import { visionTokens } from './vision-tokens/op.ts';
 import { visionTokensBackward } from './vision-tokens-backward/op.ts';
 
 export {
+  adamw,
   add,
   addNorm,
   chunkScan,
+  clipFactor,
   conv1dSilu,
+  dropPath,
+  dropout,
   embedding,
   embeddingBackward,
   gatedNorm,
@@ -44,15 +54,21 @@ export {
   patchifyBackward,
   pool,
   poolBackward,
+  softCrossEntropy,
+  squareSum,
   visionTokens,
   visionTokensBackward,
 };
 
 export const OPS = {
+  adamw,
   add,
   add_norm: addNorm,
   chunk_scan: chunkScan,
+  clip_factor: clipFactor,
   conv1d_silu: conv1dSilu,
+  drop_path: dropPath,
+  dropout,
   embedding,
   embedding_backward: embeddingBackward,
   gated_norm: gatedNorm,
@@ -69,6 +85,8 @@ export const OPS = {
   patchify_backward: patchifyBackward,
   pool,
   pool_backward: poolBackward,
+  soft_cross_entropy: softCrossEntropy,
+  square_sum: squareSum,
   vision_tokens: visionTokens,
   vision_tokens_backward: visionTokensBackward,
 } as const;

@@ -1,10 +1,13 @@
 /** Every kernel by the name that the `cpu.ts` files call it: the index of its function in the module's table. */
 
+import { adamw } from './adamw/kernel.as';
 import { add } from './add/kernel.as';
 import { chunkScan } from './chunk-scan/chunk.as';
 import { chunkScanPrepare } from './chunk-scan/prepare.as';
 import { chunkScanStep } from './chunk-scan/step.as';
+import { clipFactor } from './clip-factor/kernel.as';
 import { conv1dSilu } from './conv1d-silu/kernel.as';
+import { dropout } from './dropout/kernel.as';
 import { embeddingBackward } from './embedding-backward/kernel.as';
 import { embedding } from './embedding/kernel.as';
 import { gatedNormBackward } from './gated-norm-backward/kernel.as';
@@ -23,6 +26,8 @@ import { norm } from './norm/kernel.as';
 import { patchify, patchifyBackward } from './patchify/kernel.as';
 import { poolBackward } from './pool-backward/kernel.as';
 import { pool } from './pool/kernel.as';
+import { softCrossEntropy } from './soft-cross-entropy/kernel.as';
+import { squareSum, squareSumTotal } from './square-sum/kernel.as';
 import { visionTokensBackward } from './vision-tokens-backward/kernel.as';
 import { visionTokens } from './vision-tokens/kernel.as';
 
@@ -31,13 +36,16 @@ function index(kernel: Kernel): u32 {
   return kernel.index;
 }
 
+export const adamw_index = index(adamw);
 export const add_index = index(add);
 export const add_sums_index = index(addSums);
 export const chunk_scan_index = index(chunkScan);
 export const chunk_scan_prepare_index = index(chunkScanPrepare);
 export const chunk_scan_step_index = index(chunkScanStep);
+export const clip_factor_index = index(clipFactor);
 export const conv1d_silu_index = index(conv1dSilu);
 export const cross_entropy_rows_index = index(crossEntropyRows);
+export const dropout_index = index(dropout);
 export const embedding_backward_index = index(embeddingBackward);
 export const embedding_index = index(embedding);
 export const gated_norm_backward_index = index(gatedNormBackward);
@@ -57,5 +65,8 @@ export const patchify_backward_index = index(patchifyBackward);
 export const patchify_index = index(patchify);
 export const pool_backward_index = index(poolBackward);
 export const pool_index = index(pool);
+export const soft_cross_entropy_index = index(softCrossEntropy);
+export const square_sum_index = index(squareSum);
+export const square_sum_total_index = index(squareSumTotal);
 export const vision_tokens_backward_index = index(visionTokensBackward);
 export const vision_tokens_index = index(visionTokens);

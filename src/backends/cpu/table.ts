@@ -1,9 +1,13 @@
 /** The CPU backend's kernel for every op. */
 
+import { adamwCpu } from '../../ops/adamw/cpu.ts';
 import { addCpu } from '../../ops/add/cpu.ts';
 import { chunkScanCpu } from '../../ops/chunk-scan/cpu.ts';
+import { clipFactorCpu } from '../../ops/clip-factor/cpu.ts';
 import { conv1dSiluCpu } from '../../ops/conv1d-silu/cpu.ts';
 import type { CpuKernel } from '../../ops/cpu-kernel.ts';
+import { dropPathCpu } from '../../ops/drop-path/cpu.ts';
+import { dropoutCpu } from '../../ops/dropout/cpu.ts';
 import { embeddingBackwardCpu } from '../../ops/embedding-backward/cpu.ts';
 import { embeddingCpu } from '../../ops/embedding/cpu.ts';
 import { gatedNormBackwardCpu } from '../../ops/gated-norm-backward/cpu.ts';
@@ -22,14 +26,20 @@ import { patchifyBackwardCpu } from '../../ops/patchify-backward/cpu.ts';
 import { patchifyCpu } from '../../ops/patchify/cpu.ts';
 import { poolBackwardCpu } from '../../ops/pool-backward/cpu.ts';
 import { poolCpu } from '../../ops/pool/cpu.ts';
+import { softCrossEntropyCpu } from '../../ops/soft-cross-entropy/cpu.ts';
+import { squareSumCpu } from '../../ops/square-sum/cpu.ts';
 import { visionTokensBackwardCpu } from '../../ops/vision-tokens-backward/cpu.ts';
 import { visionTokensCpu } from '../../ops/vision-tokens/cpu.ts';
 
 export const cpuKernels: KernelTable<OpName, CpuKernel> = {
+  adamw: adamwCpu,
   add: addCpu,
   add_norm: normCpu,
   chunk_scan: chunkScanCpu,
+  clip_factor: clipFactorCpu,
   conv1d_silu: conv1dSiluCpu,
+  drop_path: dropPathCpu,
+  dropout: dropoutCpu,
   embedding: embeddingCpu,
   embedding_backward: embeddingBackwardCpu,
   gated_norm: gatedNormCpu,
@@ -46,6 +56,8 @@ export const cpuKernels: KernelTable<OpName, CpuKernel> = {
   patchify_backward: patchifyBackwardCpu,
   pool: poolCpu,
   pool_backward: poolBackwardCpu,
+  soft_cross_entropy: softCrossEntropyCpu,
+  square_sum: squareSumCpu,
   vision_tokens: visionTokensCpu,
   vision_tokens_backward: visionTokensBackwardCpu,
 };
