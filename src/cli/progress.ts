@@ -42,7 +42,8 @@ export class Progress {
     const patience = this.#terminal ? QUIET_MS : 2000;
     if (elapsed < patience || now - this.#shown < (this.#terminal ? REDRAW_MS : LINE_MS)) return;
     // What ends in a moment needs no bar.
-    if (!this.#drawn && (remaining <= 0 || elapsed + this.#secondsLeft(remaining) * 1000 < 2000)) return;
+    const leftMs = 1000 * this.#secondsLeft(remaining);
+    if (!this.#drawn && (remaining <= 0 || elapsed + leftMs < 2000 || (!this.#terminal && leftMs < 1000))) return;
     this.#shown = now;
     this.#draw(done, total);
   }

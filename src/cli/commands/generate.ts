@@ -3,6 +3,7 @@
 import { fstatSync } from 'node:fs';
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
+import { ProfileTotals } from '../../bench/profile-totals.ts';
 import { resolveWidths } from '../../elastic/granularity.ts';
 import { MatMambaError } from '../../errors.ts';
 import type { MatMambaLMHeadModel } from '../../models/language-model.ts';
@@ -12,7 +13,7 @@ import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
 import { loadLanguageModel } from '../models.ts';
 import { deviceArgs, deviceOptions, deviceSettings, flag, jsonArgs, modelArgs, modelOptions, real, text, whole, widthArgs, widthName, widthOf, widthOptions } from '../options.ts';
-import { ProfileTotals, profileTable } from '../profile-table.ts';
+import { profileTable } from '../profile-table.ts';
 import { formatNumber } from '../text-layout.ts';
 import { type TimedModel, timedModel } from '../timed-generation.ts';
 

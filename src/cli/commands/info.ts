@@ -1,8 +1,8 @@
 /** `matmamba info`: what this machine can do, or what a model is. No weights are read. */
 
-import { availableParallelism, cpus, totalmem } from 'node:os';
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
+import { describeMachine } from '../../bench/machine.ts';
 import { WEIGHT_DTYPES } from '../../backends/backend.ts';
 import { acquireBackend } from '../../backends/open.ts';
 import { TRAINED_LEVELS, dimsOfLevel } from '../../elastic/granularity.ts';
@@ -55,15 +55,7 @@ async function machineInfo(given: Options, io: Io): Promise<void> {
   const { backend, release } = await acquireBackend(deviceSettings(given, io));
   const capabilities = backend.capabilities();
   await release();
-  const processors = cpus();
-  const machine = {
-    version: packageVersion(),
-    node: process.version,
-    platform: `${process.platform} ${process.arch}`,
-    cpu: processors[0]?.model.trim() ?? 'unknown',
-    cores: availableParallelism(),
-    memoryBytes: totalmem(),
-  };
+  const machine = { version: packageVersion(), ...describeMachine() };
   if (given.json) {
     io.json({ ...machine, ...capabilities });
     return;
