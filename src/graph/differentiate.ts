@@ -6,6 +6,9 @@
  *
  * A value used in several places gets the sum of its gradients. A value that is used by columns gets one gradient
  * value, and each use writes its columns.
+ *
+ * With recomputation, the nodes of a region run a second time right before their backward pass: gradient rules then
+ * read the second values, so the first ones end where the forward pass last needs them.
  */
 
 import { MatMambaError } from '../errors.ts';
@@ -20,6 +23,8 @@ export interface DifferentiateOptions {
   readonly trains?: (parameter: ParameterSpec) => boolean;
   /** Names of graph inputs whose gradients are wanted too. */
   readonly inputs?: readonly string[];
+  /** Compute the values inside regions again in the backward pass instead of keeping them (Chen et al. 2016). */
+  readonly recompute?: boolean;
 }
 
 /** The buffer that a parameter's gradient is added to. */
@@ -44,7 +49,7 @@ export function differentiate(
   seeds: ReadonlyMap<Sym, Sym>,
   options: DifferentiateOptions,
 ): Readonly<Record<string, Sym>> {
-  const { add, trains = () => true, inputs: wantedInputs = [] } = options;
+  const { add, trains = () => true, inputs: wantedInputs = [], recompute = false } = options;
   const wanted = new Set(wantedInputs.map((name) => graph.inputs.get(name)!.value.id));
   const forward = [...graph.nodes];
   const depends = dependentValues(forward, (sym) => (sym.value.kind === 'parameter' ? trains(sym.value.parameter) : wanted.has(sym.value.id)));
@@ -82,6 +87,16 @@ export function differentiate(
   };
 
   for (const [sym, gradient] of seeds) receive(sym, gradient);
+  const replays = new Map<number, Map<number, Sym>>();
+  /** The symbol a rule reads: the recomputed one inside a region, else the kept one. */
+  const replayed = (node: GraphNode, sym: Sym): Sym => {
+    if (!recompute || node.region === 0) return sym;
+    let values = replays.get(node.region);
+    if (!values) replays.set(node.region, (values = replayRegion(graph, forward.filter(({ region }) => region === node.region))));
+    const again = values.get(sym.value.id);
+    return again ? new Sym(graph, again.value, sym.column, sym.shape) : sym;
+  };
+
   for (const node of forward.toReversed()) {
     const grads: Record<string, Sym> = {};
     for (const [name, sym] of Object.entries(node.outputs)) {
@@ -89,7 +104,7 @@ export function differentiate(
       if (gradient) grads[name] = gradient;
     }
     if (Object.keys(grads).length === 0 || !dependsOnWanted(node, depends, trains)) continue;
-    const results = graph.in(`${node.scope}.backward`, () => applyRule(graph, node, grads, depends, trains, placeOf));
+    const results = graph.in(`${node.scope}.backward`, () => applyRule(graph, node, grads, depends, trains, placeOf, (sym) => replayed(node, sym)));
     for (const [name, gradient] of Object.entries(results)) {
       const sym = node.inputs[name];
       if (sym && gradient && depends.has(sym.value.id)) receive(sym, gradient);
@@ -111,6 +126,7 @@ function applyRule(
   depends: ReadonlySet<number>,
   trains: (parameter: ParameterSpec) => boolean,
   placeOf: (sym: Sym) => Sym | undefined,
+  replayed: (sym: Sym) => Sym,
 ): Readonly<Record<string, Sym | undefined>> {
   const { op, inputs, outputs, attributes } = node;
   if (!op.gradient) throw new MatMambaError('INTERNAL', `${op.name} has no gradient rule`);
@@ -118,9 +134,11 @@ function applyRule(
     const sym = inputs[name];
     return sym !== undefined && depends.has(sym.value.id);
   };
+  const again = (syms: Readonly<Record<string, Sym>>): Record<string, Sym> =>
+    Object.fromEntries(Object.entries(syms).map(([name, sym]) => [name, replayed(sym)]));
   return op.gradient({
-    inputs,
-    outputs,
+    inputs: again(inputs),
+    outputs: again(outputs),
     grads,
     attributes,
     wants,
@@ -130,6 +148,24 @@ function applyRule(
       return value?.kind === 'parameter' && trains(value.parameter) ? graph.parameter(gradientSpec(value.parameter)) : undefined;
     },
   });
+}
+
+/** Appends a region's nodes once more; the new symbol of each value that they write, by the old value's id. */
+function replayRegion(graph: Graph, nodes: readonly GraphNode[]): Map<number, Sym> {
+  const values = new Map<number, Sym>();
+  const moved = (sym: Sym): Sym => {
+    const again = values.get(sym.value.id);
+    return again ? new Sym(graph, again.value, sym.column, sym.shape) : sym;
+  };
+  for (const { op, inputs, outputs, attributes } of nodes) {
+    const again = Object.fromEntries(Object.entries(inputs).map(([name, sym]) => [name, moved(sym)]));
+    const fresh = Object.fromEntries(
+      Object.entries(outputs).map(([name, sym]) => [name, graph.value(`${sym.value.name}#again`, sym.value.shape, sym.value.dtype)]),
+    );
+    for (const [name, sym] of Object.entries(outputs)) values.set(sym.value.id, fresh[name]!);
+    graph.addNode({ op, inputs: again, outputs: fresh, attributes });
+  }
+  return values;
 }
 
 /** Whether a symbol is all columns of its value. */

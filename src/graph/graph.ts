@@ -153,6 +153,8 @@ export interface GraphNode {
   readonly op: OpDefinition;
   /** Where in the model, for errors and profiles: `backbone.layers.3.mixer`. */
   readonly scope: string;
+  /** Nodes of one region are computed again in the backward pass when activations are recomputed; 0: kept. */
+  readonly region: number;
   readonly inputs: Readonly<Record<string, Sym>>;
   readonly outputs: Readonly<Record<string, Sym>>;
   readonly attributes: Attributes;
@@ -167,6 +169,8 @@ export class Graph {
   readonly #parameters = new Map<string, Sym>();
   readonly #states = new Map<string, Sym>();
   #scope = '';
+  #region = 0;
+  #regions = 0;
 
   /** Data the caller gives at each replay. */
   input(name: string, shape: Shape, dtype: ValueDType): Sym {
@@ -207,8 +211,8 @@ export class Graph {
     this.outputs.set(name, sym);
   }
 
-  addNode(node: Omit<GraphNode, 'scope'>): void {
-    this.nodes.push({ ...node, scope: this.#scope });
+  addNode(node: Omit<GraphNode, 'scope' | 'region'>): void {
+    this.nodes.push({ ...node, scope: this.#scope, region: this.#region });
   }
 
   /** Runs `trace` with `name` appended to the scope that its nodes carry. */
@@ -219,6 +223,17 @@ export class Graph {
       return trace();
     } finally {
       this.#scope = outer;
+    }
+  }
+
+  /** Runs `trace` as a region of its own. */
+  inRegion<R>(trace: () => R): R {
+    const outer = this.#region;
+    this.#region = ++this.#regions;
+    try {
+      return trace();
+    } finally {
+      this.#region = outer;
     }
   }
 

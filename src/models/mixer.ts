@@ -5,7 +5,7 @@
  */
 
 import { type Graph, type Segment, type StateSpec, type Sym, segmentColumns } from '../graph/graph.ts';
-import { chunkScan, conv1dSilu, gatedNorm, gatedSilu, linear } from '../ops/index.ts';
+import { chunkScan, conv1dSilu, dropout, gatedNorm, gatedSilu, linear } from '../ops/index.ts';
 import type { SsmConfig } from './config.ts';
 import { type Initialiser, type ParameterDeclaration, dtBiasInit, linearInit, logUniform, matrix, ones, uniform, vector, zeros } from './parameters.ts';
 
@@ -106,13 +106,34 @@ export interface SequenceInputs {
   /** Present when the call carries state. */
   readonly slots?: Sym | undefined;
   readonly lengths?: Sym | undefined;
+  /** Present in training. */
+  readonly training?: TrainingInputs | undefined;
 }
+
+/** What a trace for training reads: the seed of its random numbers, and the rates that use them. */
+export interface TrainingInputs {
+  /** (2) int32, another one for every micro-batch. */
+  readonly seed: Sym;
+  readonly projDropRate: number;
+  readonly dropPathRate: number;
+}
+
+/** Streams of random numbers of one layer. */
+export const STREAMS_PER_LAYER = 4;
 
 /** Parameters of a graph by name, undefined where the model has none. */
 export type Weights = (name: string) => Sym | undefined;
 
-/** u: (B, T, D) -> (B, T, D) at the width of `dims`. */
-export function traceMixer(u: Sym, shape: MixerShape, dims: number, weights: Weights, sequence: SequenceInputs, state?: MixerState): Sym {
+/** u: (B, T, D) -> (B, T, D) at the width of `dims`; `stream` is the first of this layer's random streams. */
+export function traceMixer(
+  u: Sym,
+  shape: MixerShape,
+  dims: number,
+  weights: Weights,
+  sequence: SequenceInputs,
+  state?: MixerState,
+  stream = 0,
+): Sym {
   const { config, P } = shape;
   const { inner, heads, projected, convolved } = layerWidth(shape, dims);
   const { batch, length, slots, lengths } = sequence;
@@ -120,7 +141,12 @@ export function traceMixer(u: Sym, shape: MixerShape, dims: number, weights: Wei
   const carried = (spec: StateSpec | undefined): Record<string, Sym | undefined> =>
     slots && spec ? { state: u.graph.state(spec), slots, lengths } : {};
 
-  const rows = linear({ x: u, weight: w('in_proj.weight'), bias: weights('in_proj.bias') }, { segments: projected }).y;
+  const dropped = (x: Sym, at: number): Sym => {
+    const { seed, projDropRate: rate = 0 } = sequence.training ?? {};
+    return seed && rate > 0 ? dropout({ x, seed }, { rate, stream: stream + at }).y : x;
+  };
+
+  const rows = dropped(linear({ x: u, weight: w('in_proj.weight'), bias: weights('in_proj.bias') }, { segments: projected }).y, 0);
   const [z, xBC, , , dt] = segmentColumns(projected).columns as [number, number, number, number, number];
   const convolution = { x: rows.columns(xBC, dt - xBC), weight: w('conv1d.weight'), bias: weights('conv1d.bias') };
   const { y: mixed } = conv1dSilu({ ...convolution, ...carried(state?.conv) }, { segments: convolved, batch, length });
@@ -142,7 +168,8 @@ export function traceMixer(u: Sym, shape: MixerShape, dims: number, weights: Wei
   const gated = config.rmsnorm
     ? gatedNorm({ x: scanned, z: gate, weight: w('norm.weight') }, { normBeforeGate: config.normBeforeGate }).y
     : gatedSilu({ x: scanned, z: gate }).y;
-  return linear({ x: gated, weight: w('out_proj.weight'), bias: weights('out_proj.bias') }, { segments: [{ start: 0, count: shape.D }] }).y;
+  const out = { x: gated, weight: w('out_proj.weight'), bias: weights('out_proj.bias') };
+  return dropped(linear(out, { segments: [{ start: 0, count: shape.D }] }).y, 1);
 }
 
 /** The symbol of a declared parameter, under a prefix. */

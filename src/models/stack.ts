@@ -4,8 +4,20 @@
  */
 
 import type { Graph, Sym } from '../graph/graph.ts';
-import { addNorm, gatedSilu, linear, norm } from '../ops/index.ts';
-import { type MixerShape, type MixerState, type SequenceInputs, type Weights, mixerParameters, mixerState, traceMixer, weightsOf, zeroBiases } from './mixer.ts';
+import { addNorm, dropPath, gatedSilu, linear, norm } from '../ops/index.ts';
+import {
+  mixerParameters,
+  type MixerShape,
+  mixerState,
+  type MixerState,
+  type SequenceInputs,
+  STREAMS_PER_LAYER,
+  traceMixer,
+  type TrainingInputs,
+  type Weights,
+  weightsOf,
+  zeroBiases,
+} from './mixer.ts';
 import { type ParameterDeclaration, linearInit, matrix, ones, uniform, vector, zeros } from './parameters.ts';
 
 /** The MLP's hidden width is rounded up to a multiple of this. */
@@ -85,9 +97,11 @@ export function traceStack(
     const layer = `${prefix}layers.${i}`;
     const first = normed(`${layer}.norm`, output, residual);
     residual = first.sum;
-    output = graph.in(`${layer}.mixer`, () =>
-      traceMixer(first.y, stack.mixer, width, weightsOf(graph, parameters, `${layer}.mixer.`), sequence, states[i]),
-    );
+    const stream = i * STREAMS_PER_LAYER;
+    const weights = weightsOf(graph, parameters, `${layer}.mixer.`);
+    const mixed = (): Sym => traceMixer(first.y, stack.mixer, width, weights, sequence, states[i], stream);
+    output = graph.in(`${layer}.mixer`, () => graph.inRegion(mixed));
+    output = dropBranch(output, sequence.training, i, stack.nLayer, stream + STREAMS_PER_LAYER - 1);
     if (hidden > 0) {
       const second = normed(`${layer}.norm2`, output, residual);
       residual = second.sum;
@@ -95,6 +109,12 @@ export function traceStack(
     }
   }
   return normed(`${prefix}norm_f`, output, residual).y;
+}
+
+/** Drop path on layer i's branch: the rate grows linearly from 0 to the last layer's. */
+function dropBranch(x: Sym, training: TrainingInputs | undefined, layer: number, nLayer: number, stream: number): Sym {
+  const rate = training && nLayer > 1 ? (training.dropPathRate * layer) / (nLayer - 1) : 0;
+  return training && rate > 0 ? dropPath({ x, seed: training.seed }, { rate, stream }).y : x;
 }
 
 /** fc1 -> (y, gate); fc2(y * silu(gate)). Never sliced. */
