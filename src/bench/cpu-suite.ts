@@ -59,7 +59,9 @@ export type CpuResult = SpeedResult | ProductResult;
 /** @throws what loading a model throws; ABORTED */
 export async function* cpuSuite(options: CpuSuiteOptions): AsyncGenerator<CpuResult> {
   const { dtypes, threads, blas, levels, onProgress } = options;
-  const settings = dtypes.flatMap((dtype) => threads.flatMap((count) => blas.map((library): Setting => ({ dtype, threads: count, blas: library }))));
+  const settings = dtypes.flatMap((dtype) =>
+    threads.flatMap((count) => blas.map((library): Setting => ({ dtype, threads: count, blas: library }))),
+  );
   const total = settings.length * (levels.length + 2);
   let done = 0;
   for (const setting of settings) {
@@ -70,10 +72,14 @@ export async function* cpuSuite(options: CpuSuiteOptions): AsyncGenerator<CpuRes
   }
 }
 
-async function* measureSetting(setting: Setting, { folder, levels, promptTokens, decodeTokens, repetition, signal }: CpuSuiteOptions): AsyncGenerator<CpuResult> {
+async function* measureSetting(
+  setting: Setting,
+  { folder, levels, promptTokens, decodeTokens, repetition, signal }: CpuSuiteOptions,
+): AsyncGenerator<CpuResult> {
   const { dtype, threads, blas } = setting;
   await using lm = await MatMambaLMHeadModel.fromPretrained(folder, { dtype, threads, blas, signal });
-  for (const level of levels) yield { kind: 'model', ...setting, level, ...(await modelSpeed(lm, level, promptTokens, decodeTokens, repetition, signal)) };
+  for (const level of levels)
+    yield { kind: 'model', ...setting, level, ...(await modelSpeed(lm, level, promptTokens, decodeTokens, repetition, signal)) };
   const { dModel: D, ssmCfg } = lm.config;
   const inProjection = 4 * D + 2 * (ssmCfg.dState ?? 128) + 64;
   for (const [kind, shape] of [
@@ -96,9 +102,13 @@ async function modelSpeed(
   const { prefill, decode } = phases(lm, level, promptTokens, signal);
   try {
     const prompt = await measure(() => prefill.run(), repetition, signal);
-    const tokens = await measure(async () => {
-      for (let i = 0; i < decodeTokens; i++) await decode.run();
-    }, repetition, signal);
+    const tokens = await measure(
+      async () => {
+        for (let i = 0; i < decodeTokens; i++) await decode.run();
+      },
+      repetition,
+      signal,
+    );
     return { prefill: rateOf(promptTokens, prompt), decode: rateOf(decodeTokens, tokens) };
   } finally {
     prefill.dispose();
@@ -111,9 +121,17 @@ interface Phase {
 }
 
 /** What is timed: a prompt with the logits of its last token, and one token after it. */
-function phases(lm: MatMambaLMHeadModel, level: number, promptTokens: number, signal: AbortSignal): { prefill: Phase; decode: Phase } {
+function phases(
+  lm: MatMambaLMHeadModel,
+  level: number,
+  promptTokens: number,
+  signal: AbortSignal,
+): { prefill: Phase; decode: Phase } {
   const state = lm.createState();
-  const prompt = tensor(Int32Array.from({ length: promptTokens }, (_, i) => (7919 * i + 13) % lm.vocabSize), [1, promptTokens]);
+  const prompt = tensor(
+    Int32Array.from({ length: promptTokens }, (_, i) => (7919 * i + 13) % lm.vocabSize),
+    [1, promptTokens],
+  );
   const token = tensor(Int32Array.of(1), [1, 1]);
   const dispose = (): void => state.dispose();
   const phase = (ids: typeof prompt): Phase => ({
@@ -127,19 +145,20 @@ function phases(lm: MatMambaLMHeadModel, level: number, promptTokens: number, si
 
 /** Runs each phase a few times with the profiler on; `onProfile` gets every counted run. */
 export async function profilePhases(
-  options: Pick<CpuSuiteOptions, 'folder' | 'promptTokens' | 'signal'> & Setting & { readonly level: number; readonly runs: number },
+  options: Pick<CpuSuiteOptions, 'folder' | 'promptTokens' | 'signal'> &
+    Setting & { readonly level: number; readonly runs: number },
   onProfile: (phase: 'prefill' | 'decode', ops: readonly OpProfile[]) => void,
 ): Promise<void> {
   const { folder, dtype, threads, blas, level, promptTokens, runs, signal } = options;
   await using lm = await MatMambaLMHeadModel.fromPretrained(folder, { dtype, threads, blas, signal });
   const both = phases(lm, level, promptTokens, signal);
   try {
-    for (const [name, { run }, count] of [
+    for (const [name, phase, count] of [
       ['prefill', both.prefill, runs],
       ['decode', both.decode, 8 * runs],
     ] as const) {
-      await run();
-      for (let i = 0; i < count; i++) await run((ops) => onProfile(name, ops));
+      await phase.run();
+      for (let i = 0; i < count; i++) await phase.run((ops) => onProfile(name, ops));
     }
   } finally {
     both.prefill.dispose();

@@ -21,7 +21,11 @@ export interface Repetition {
  * Times `work` after one run that is not counted: it compiles programs and fills caches. Work that returns a number
  * has timed itself, in milliseconds.
  */
-export async function measure(work: () => Promise<number | void>, { least, most, budgetMs }: Repetition, signal: AbortSignal): Promise<Timing> {
+export async function measure(
+  work: () => Promise<number | void>,
+  { least, most, budgetMs }: Repetition,
+  signal: AbortSignal,
+): Promise<Timing> {
   await work();
   const times: number[] = [];
   const start = performance.now();
@@ -38,6 +42,9 @@ export async function measure(work: () => Promise<number | void>, { least, most,
 }
 
 /** Work a second and its spread: half of the range of the repetitions, relative to the median. */
-export function rateOf(amount: number, { medianMs, leastMs, mostMs }: Timing): { readonly perSecond: number; readonly spread: number } {
+export function rateOf(
+  amount: number,
+  { medianMs, leastMs, mostMs }: Timing,
+): { readonly perSecond: number; readonly spread: number } {
   return { perSecond: (1000 * amount) / medianMs, spread: (mostMs - leastMs) / 2 / medianMs };
 }

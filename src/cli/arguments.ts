@@ -39,7 +39,10 @@ export function checkArguments(args: ArgsDef, rawArgs: readonly string[], variad
     options: Object.fromEntries(
       options.map(([name, definition]) => {
         const short = aliasesOf(definition).find((alias) => alias.length === 1);
-        return [name, { type: definition.type === 'boolean' ? 'boolean' : 'string', multiple: true, ...(short ? { short } : {}) } as const];
+        return [
+          name,
+          { type: definition.type === 'boolean' ? 'boolean' : 'string', multiple: true, ...(short ? { short } : {}) } as const,
+        ];
       }),
     ),
   });
@@ -55,11 +58,17 @@ export function checkArguments(args: ArgsDef, rawArgs: readonly string[], variad
     if (definition.type === 'boolean') continue;
     const { value } = token;
     if (value === undefined || (!token.inlineValue && value.startsWith('-') && value !== '-' && !NUMBER.test(value))) {
-      throw new UsageError(`--${name} needs a value`, definition.description ? `--${name}: ${definition.description}` : undefined);
+      throw new UsageError(
+        `--${name} needs a value`,
+        definition.description ? `--${name}: ${definition.description}` : undefined,
+      );
     }
     if (definition.type === 'enum' && definition.options && !definition.options.includes(value)) {
       const near = nearestWord(value, definition.options);
-      throw new UsageError(`--${name} is '${value}'`, near ? `did you mean '${near}'?` : `one of ${definition.options.join(', ')}`);
+      throw new UsageError(
+        `--${name} is '${value}'`,
+        near ? `did you mean '${near}'?` : `one of ${definition.options.join(', ')}`,
+      );
     }
     values.set(name, [...(values.get(name) ?? []), value]);
   }
@@ -69,10 +78,15 @@ export function checkArguments(args: ArgsDef, rawArgs: readonly string[], variad
 
 function checkPositionals(args: ArgsDef, given: readonly string[], variadic: boolean): void {
   const declared = Object.entries(args).filter(([, { type }]) => type === 'positional');
-  const missing = declared.find(([, { required, default: value }], i) => i >= given.length && required !== false && value === undefined);
+  const missing = declared.find(
+    ([, { required, default: value }], i) => i >= given.length && required !== false && value === undefined,
+  );
   if (missing) throw new UsageError(`${missing[0].toUpperCase()} is missing`, missing[1].description);
   if (!variadic && given.length > declared.length) {
-    throw new UsageError(`there is one argument too many: '${given[declared.length]}'`, 'put quotes around an argument that holds spaces');
+    throw new UsageError(
+      `there is one argument too many: '${given[declared.length]}'`,
+      'put quotes around an argument that holds spaces',
+    );
   }
 }
 

@@ -7,7 +7,11 @@ import { wrap } from './text-layout.ts';
 /** The widest column of option names; what is longer gets a line of its own. */
 const MAX_NAMES = 28;
 
-export function overviewHelp(commands: readonly { readonly name: string; readonly description: string }[], version: string, columns: number): string {
+export function overviewHelp(
+  commands: readonly { readonly name: string; readonly description: string }[],
+  version: string,
+  columns: number,
+): string {
   const rows = commands.map(({ name, description }): Row => [name, description]);
   return [
     wrap(`matmamba ${version}: nested Mamba-2 models that run at any of their sizes`, columns),
@@ -50,7 +54,10 @@ export function commandHelp(command: CliCommand, columns: number): string {
     const shown = positional.toUpperCase() + (variadic && i === positionals.length - 1 ? '...' : '');
     return required === false || value !== undefined ? `[${shown}]` : `<${shown}>`;
   });
-  const sections = [wrap(sentence(description), columns), `USAGE\n${wrap(`matmamba ${[name, ...usage, '[options]'].join(' ')}`, columns, 2)}`];
+  const sections = [
+    wrap(sentence(description), columns),
+    `USAGE\n${wrap(`matmamba ${[name, ...usage, '[options]'].join(' ')}`, columns, 2)}`,
+  ];
   if (positionals.length > 0) {
     const rows = positionals.map(([positional, definition]): Row => [positional.toUpperCase(), definition.description ?? '']);
     sections.push(`ARGUMENTS\n${twoColumns(rows, columns)}`);
@@ -68,10 +75,17 @@ function optionRows(args: ArgsDef): Row[] {
   return Object.entries(args).flatMap(([name, definition]) => {
     if (definition.type === 'positional') return [];
     const aliases = 'alias' in definition ? [definition.alias ?? []].flat() : [];
-    const hint = definition.valueHint ?? ('options' in definition ? definition.options?.join('|') : undefined) ?? name.toUpperCase();
+    const hint =
+      definition.valueHint ?? ('options' in definition ? definition.options?.join('|') : undefined) ?? name.toUpperCase();
     const value = definition.type === 'boolean' ? '' : ` ${hint}`;
-    const fallback = definition.default === undefined || definition.default === false ? '' : ` (default ${String(definition.default)})`;
-    return [[`${aliases.map((alias) => `-${alias}, `).join('')}--${name}${value}`, `${definition.description ?? ''}${fallback}`] as const];
+    const fallback =
+      definition.default === undefined || definition.default === false ? '' : ` (default ${String(definition.default)})`;
+    return [
+      [
+        `${aliases.map((alias) => `-${alias}, `).join('')}--${name}${value}`,
+        `${definition.description ?? ''}${fallback}`,
+      ] as const,
+    ];
   });
 }
 

@@ -20,7 +20,11 @@ export class Io {
 
   constructor() {
     const { MATMAMBA_THREADS: threads, MATMAMBA_BLAS: blas, MATMAMBA_DEBUG: debug } = process.env;
-    this.environment = { threads: threads || undefined, blas: blas || undefined, debug: debug !== undefined && debug !== '' && debug !== '0' };
+    this.environment = {
+      threads: threads || undefined,
+      blas: blas || undefined,
+      debug: debug !== undefined && debug !== '' && debug !== '0',
+    };
     for (const stream of [process.stdout, process.stderr]) {
       // The reader left (`| head`): stop the work, say nothing.
       stream.on('error', (error: NodeJS.ErrnoException) => {

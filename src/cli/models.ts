@@ -39,7 +39,9 @@ export interface LocatedModel {
 export async function locateModel({ model, revision, offline }: ModelChoice, io: Io): Promise<LocatedModel> {
   const embedded = embeddedModelFolder();
   if (model === undefined && !embedded) {
-    throw new MatMambaError('FILE', 'this installation carries no model', { hint: 'name one: --model FOLDER or --model owner/name' });
+    throw new MatMambaError('FILE', 'this installation carries no model', {
+      hint: 'name one: --model FOLDER or --model owner/name',
+    });
   }
   const name = model ?? EMBEDDED_MODEL;
   const found = await stat(name).catch(() => undefined);
@@ -90,7 +92,8 @@ export async function specOf(
   { preset, config }: { readonly preset?: string | undefined; readonly config?: string | undefined },
   io: Io,
 ): Promise<ModelSpec> {
-  if (preset !== undefined && config !== undefined) throw new UsageError('--preset and --config were both given', 'give one of them');
+  if (preset !== undefined && config !== undefined)
+    throw new UsageError('--preset and --config were both given', 'give one of them');
   if (preset !== undefined) {
     if (isPresetName(preset)) return PRESETS[preset];
     throw new UsageError(`there is no preset '${preset}'`, `presets: ${PRESET_NAMES.join(', ')}`);
@@ -103,7 +106,11 @@ export async function specOf(
   });
 }
 
-const KIND_NAMES: Readonly<Record<ModelKind, string>> = { language: 'a language model', vision: 'a vision model', block: 'a single block' };
+const KIND_NAMES: Readonly<Record<ModelKind, string>> = {
+  language: 'a language model',
+  vision: 'a vision model',
+  block: 'a single block',
+};
 
 /** @throws CONFIG when the config is that of another kind of model */
 function requireKind(kind: ModelKind, { name, folder, json }: LocatedModel): void {
@@ -111,7 +118,9 @@ function requireKind(kind: ModelKind, { name, folder, json }: LocatedModel): voi
   const found = kindOfConfig(json, `${folder}/config.json`);
   if (found === kind) return;
   const command = { language: 'generate and eval', vision: 'classify', block: 'info and convert' }[found];
-  throw new MatMambaError('CONFIG', `${name} is ${KIND_NAMES[found]}, not ${KIND_NAMES[kind]}`, { hint: `commands for it: ${command}` });
+  throw new MatMambaError('CONFIG', `${name} is ${KIND_NAMES[found]}, not ${KIND_NAMES[kind]}`, {
+    hint: `commands for it: ${command}`,
+  });
 }
 
 async function load<M>(
@@ -131,15 +140,29 @@ async function load<M>(
 }
 
 /** @throws what `fromPretrained` throws, and CONFIG for another kind of model */
-export async function loadLanguageModel(choice: ModelChoice, settings: DeviceSettings, io: Io): Promise<{ lm: MatMambaLMHeadModel; name: string }> {
+export async function loadLanguageModel(
+  choice: ModelChoice,
+  settings: DeviceSettings,
+  io: Io,
+): Promise<{ lm: MatMambaLMHeadModel; name: string }> {
   const located = await locateModel(choice, io);
   requireKind('language', located);
-  return { lm: await load(located, settings, io, (path, options) => MatMambaLMHeadModel.fromPretrained(path, options)), name: located.name };
+  return {
+    lm: await load(located, settings, io, (path, options) => MatMambaLMHeadModel.fromPretrained(path, options)),
+    name: located.name,
+  };
 }
 
 /** @throws what `fromPretrained` throws, and CONFIG for another kind of model */
-export async function loadVisionModel(choice: ModelChoice, settings: DeviceSettings, io: Io): Promise<{ vision: MatMamba2Vision; folder: string }> {
+export async function loadVisionModel(
+  choice: ModelChoice,
+  settings: DeviceSettings,
+  io: Io,
+): Promise<{ vision: MatMamba2Vision; folder: string }> {
   const located = await locateModel(choice, io);
   requireKind('vision', located);
-  return { vision: await load(located, settings, io, (path, options) => MatMamba2Vision.fromPretrained(path, options)), folder: located.folder };
+  return {
+    vision: await load(located, settings, io, (path, options) => MatMamba2Vision.fromPretrained(path, options)),
+    folder: located.folder,
+  };
 }

@@ -8,18 +8,18 @@ import { UsageError } from './arguments.ts';
 import type { Io } from './io.ts';
 
 /** A whole number in a range, from text. */
-export function whole(least: number, most = Number.MAX_SAFE_INTEGER): z.ZodType<number, unknown> {
+export function whole(least: number, most = Number.MAX_SAFE_INTEGER): z.ZodType<number> {
   const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
   return number(`expected a whole number ${range}`, (n) => Number.isSafeInteger(n) && n >= least && n <= most);
 }
 
 /** A number in a range, from text. */
-export function real(least: number, most = Infinity): z.ZodType<number, unknown> {
+export function real(least: number, most = Infinity): z.ZodType<number> {
   const range = most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`;
   return number(`expected a number ${range}`, (n) => Number.isFinite(n) && n >= least && n <= most);
 }
 
-function number(message: string, fits: (n: number) => boolean): z.ZodType<number, unknown> {
+function number(message: string, fits: (n: number) => boolean): z.ZodType<number> {
   return z
     .string({ error: message })
     .transform((text) => (text.trim() === '' ? NaN : Number(text)))
@@ -27,7 +27,7 @@ function number(message: string, fits: (n: number) => boolean): z.ZodType<number
 }
 
 /** Whole numbers between commas. */
-export function wholeList(least: number, what: string): z.ZodType<number[], unknown> {
+export function wholeList(least: number, what: string): z.ZodType<number[]> {
   const message = `expected ${what}`;
   return z
     .string({ error: message })
@@ -36,7 +36,7 @@ export function wholeList(least: number, what: string): z.ZodType<number[], unkn
 }
 
 /** Words between commas, each one of `known`. */
-export function wordList<W extends string>(known: readonly W[]): z.ZodType<W[], unknown> {
+export function wordList<W extends string>(known: readonly W[]): z.ZodType<W[]> {
   const message = `expected some of ${known.join(', ')} with commas between them`;
   return z
     .string({ error: message })
@@ -51,7 +51,11 @@ export const jsonArgs = { json: { type: 'boolean', description: 'print JSON, one
 
 /** Which model. */
 export const modelArgs = {
-  model: { type: 'string', valueHint: 'DIR|ID', description: 'a folder, a weights file, or an id of the Hugging Face hub (default: the model in the package)' },
+  model: {
+    type: 'string',
+    valueHint: 'DIR|ID',
+    description: 'a folder, a weights file, or an id of the Hugging Face hub (default: the model in the package)',
+  },
   revision: { type: 'string', valueHint: 'REV', description: 'branch, tag or commit of a hub model' },
   offline: { type: 'boolean', description: 'use what is downloaded and never the network' },
 } as const;
@@ -80,11 +84,17 @@ export interface DeviceSettings {
 
 /** Options, then the environment, then defaults. @throws UsageError for a bad MATMAMBA_THREADS */
 export function deviceSettings(
-  options: { readonly dtype?: WeightStorage; readonly device?: DeviceName; readonly threads?: number | undefined; readonly blas?: string | undefined },
+  options: {
+    readonly dtype?: WeightStorage;
+    readonly device?: DeviceName;
+    readonly threads?: number | undefined;
+    readonly blas?: string | undefined;
+  },
   { environment }: Io,
 ): DeviceSettings {
   const fromEnvironment = environment.threads === undefined ? undefined : whole(1, 256).safeParse(environment.threads);
-  if (fromEnvironment?.success === false) throw new UsageError(`MATMAMBA_THREADS is '${environment.threads}': ${fromEnvironment.error.issues[0]!.message}`);
+  if (fromEnvironment?.success === false)
+    throw new UsageError(`MATMAMBA_THREADS is '${environment.threads}': ${fromEnvironment.error.issues[0]!.message}`);
   const threads = options.threads ?? fromEnvironment?.data;
   return {
     device: options.device ?? 'cpu',
@@ -97,20 +107,50 @@ export function deviceSettings(
 /** How wide to run. */
 export const widthArgs = {
   level: { type: 'string', valueHint: 'N', description: 'run at d_model / N dims in every layer: 1, 2, 4 or 8' },
-  dims: { type: 'string', valueHint: 'N[,N...]', description: 'run at these dims: one number, or one per layer (Mix\u2019n\u2019Match)' },
+  dims: {
+    type: 'string',
+    valueHint: 'N[,N...]',
+    description: 'run at these dims: one number, or one per layer (Mix\u2019n\u2019Match)',
+  },
 } as const;
-export const widthOptions = { level: whole(1).optional(), dims: wholeList(1, 'one whole number, or one per layer with commas between them').optional() };
+export const widthOptions = {
+  level: whole(1).optional(),
+  dims: wholeList(1, 'one whole number, or one per layer with commas between them').optional(),
+};
 
 /** @throws UsageError when both are given */
-export function widthOf({ level, dims }: { readonly level?: number | undefined; readonly dims?: readonly number[] | undefined }): WidthOptions {
-  if (level !== undefined && dims !== undefined) throw new UsageError('--level and --dims were both given', 'a model runs at one width: give one of them');
+export function widthOf({
+  level,
+  dims,
+}: {
+  readonly level?: number | undefined;
+  readonly dims?: readonly number[] | undefined;
+}): WidthOptions {
+  if (level !== undefined && dims !== undefined)
+    throw new UsageError('--level and --dims were both given', 'a model runs at one width: give one of them');
   if (dims !== undefined) return { mixnmatchDims: dims.length === 1 ? dims[0]! : dims };
   return { mrlLevel: level ?? 1 };
+}
+
+/** The values of a repeated `--dims`. @throws UsageError */
+export function dimsLists(values: readonly string[]): (number | readonly number[])[] {
+  return values.map((value) => {
+    const { success, data = [], error } = widthOptions.dims.safeParse(value);
+    if (!success) throw new UsageError(`--dims is ${JSON.stringify(value)}: ${error.issues[0]!.message}`);
+    return data.length === 1 ? data[0]! : data;
+  });
+}
+
+/** The level of a granularity that is uniform and divides D. */
+export function levelOf(dims: readonly number[], dModel: number): number | undefined {
+  const [first = 0] = dims;
+  return dims.every((n) => n === first) && dModel % first === 0 ? dModel / first : undefined;
 }
 
 /** A width in words: `level 2`, `192 dims`, `mix of 96 to 384 dims`. */
 export function widthName(dims: readonly number[], dModel: number): string {
   const [least, most] = [Math.min(...dims), Math.max(...dims)];
   if (least !== most) return `mix of ${least} to ${most} dims`;
-  return dModel % least === 0 ? `level ${dModel / least} (${least} dims)` : `${least} dims`;
+  const level = levelOf(dims, dModel);
+  return level === undefined ? `${least} dims` : `level ${level} (${least} dims)`;
 }

@@ -24,7 +24,7 @@ export class Progress {
   readonly #format: (amount: number) => string;
   readonly #start = performance.now();
   readonly #marks: { ms: number; amount: number }[] = [{ ms: performance.now(), amount: 0 }];
-  readonly #terminal = process.stderr.isTTY === true;
+  readonly #terminal = process.stderr.isTTY;
   #shown = -Infinity;
   #drawn = false;
 

@@ -8,7 +8,11 @@ import { MatMambaError, messageOf, throwIfAborted } from '../errors.ts';
  * Undefined when `id` is a folder or file, no hub id, or the hub cannot be asked: then the cache may still know it.
  * @throws NETWORK when the hub has no such model; FORMAT
  */
-export async function remoteConfig(id: string, revision: string | undefined, signal: AbortSignal): Promise<JsonObject | undefined> {
+export async function remoteConfig(
+  id: string,
+  revision: string | undefined,
+  signal: AbortSignal,
+): Promise<JsonObject | undefined> {
   if (!isModelId(id) || (await stat(id).catch(() => undefined))) return undefined;
   const { HF_ENDPOINT: endpoint, HF_TOKEN: token, HF_HUB_OFFLINE: offline } = process.env;
   if (/^(?:1|on|yes|true)$/i.test(offline ?? '')) return undefined;
@@ -27,7 +31,10 @@ export async function remoteConfig(id: string, revision: string | undefined, sig
     throwIfAborted(signal);
     const status = (cause as { statusCode?: number }).statusCode;
     if (status === undefined) return undefined;
-    throw new MatMambaError('NETWORK', `the hub has no ${id} for you: ${messageOf(cause)}`, { hint: 'check the id; a private model needs HF_TOKEN', cause });
+    throw new MatMambaError('NETWORK', `the hub has no ${id} for you: ${messageOf(cause)}`, {
+      hint: 'check the id; a private model needs HF_TOKEN',
+      cause,
+    });
   }
   if (!file) throw new MatMambaError('FILE', `${id} holds no config.json`);
   const name = `${id}/config.json`;

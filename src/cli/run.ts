@@ -13,12 +13,24 @@ import { packageVersion } from './package-files.ts';
 /** Loaded when they are run: `--version` should not wait for a model library. */
 const COMMANDS: Readonly<Record<string, { readonly description: string; readonly load: () => Promise<CliCommand> }>> = {
   generate: { description: 'continue a text', load: async () => (await import('./commands/generate.ts')).generateCommand },
-  eval: { description: 'the loss of a language model on a token file, at any widths', load: async () => (await import('./commands/eval.ts')).evalCommand },
+  eval: {
+    description: 'the loss of a language model on a token file, at any widths',
+    load: async () => (await import('./commands/eval.ts')).evalCommand,
+  },
   classify: { description: 'name what is in images', load: async () => (await import('./commands/classify.ts')).classifyCommand },
-  info: { description: 'what this machine can do, or what a model is', load: async () => (await import('./commands/info.ts')).infoCommand },
+  info: {
+    description: 'what this machine can do, or what a model is',
+    load: async () => (await import('./commands/info.ts')).infoCommand,
+  },
   init: { description: 'a new model with random weights', load: async () => (await import('./commands/init.ts')).initCommand },
-  convert: { description: 'a model in another file format or dtype', load: async () => (await import('./commands/convert.ts')).convertCommand },
-  bench: { description: 'how fast this machine runs a model', load: async () => (await import('./commands/bench.ts')).benchCommand },
+  convert: {
+    description: 'a model in another file format or dtype',
+    load: async () => (await import('./commands/convert.ts')).convertCommand,
+  },
+  bench: {
+    description: 'how fast this machine runs a model',
+    load: async () => (await import('./commands/bench.ts')).benchCommand,
+  },
 };
 
 /** Runs a command line (without `node` and the script) and returns its exit code. */
@@ -80,6 +92,6 @@ function report(error: unknown, command: CliCommand | undefined, io: Io): void {
   if (!debug || !(error instanceof Error)) return;
   io.note(error.stack ?? '');
   for (let { cause } = error; cause !== undefined; cause = cause instanceof Error ? cause.cause : undefined) {
-    io.note(`caused by: ${cause instanceof Error ? cause.stack : String(cause)}`);
+    io.note(`caused by: ${cause instanceof Error ? cause.stack : messageOf(cause)}`);
   }
 }

@@ -29,7 +29,10 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
   const widths = columns.map(({ title }, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
   if (widths.reduce((sum, n) => sum + n + 2, -2) > width) return paragraphs(columns, rows);
   const lay = (cells: readonly string[]): string =>
-    cells.map((cell, i) => (columns[i]!.align === 'right' ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!))).join('  ').trimEnd();
+    cells
+      .map((cell, i) => (columns[i]!.align === 'right' ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
+      .join('  ')
+      .trimEnd();
   return [lay(columns.map(({ title }) => title)), ...rows.map(lay)].join('\n');
 }
 

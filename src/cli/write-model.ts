@@ -6,7 +6,14 @@
 import { readdir } from 'node:fs/promises';
 import { packInt8Rows, packRows, readInt8Rows, storageOf } from '../backends/cpu/weights.ts';
 import { type WeightSource, type WeightStorage, storageFor, tensorDType } from '../backends/backend.ts';
-import { type CheckpointFormat, PIECE_BYTES, type TensorToSave, formatPythonJson, saveTensors, writeFileAtomic } from '../checkpoint/index.ts';
+import {
+  type CheckpointFormat,
+  PIECE_BYTES,
+  type TensorToSave,
+  formatPythonJson,
+  saveTensors,
+  writeFileAtomic,
+} from '../checkpoint/index.ts';
 import { MatMambaError } from '../errors.ts';
 import type { ModelDescription } from '../models/description.ts';
 import type { ParameterDeclaration } from '../models/parameters.ts';
@@ -32,7 +39,10 @@ export interface WriteModelOptions {
 /** @throws UsageError for int8 in the pytorch format, which has no place for scales */
 export function checkFormat(format: CheckpointFormat, dtype: WeightStorage): void {
   if (format === 'pytorch' && dtype === 'int8') {
-    throw new UsageError('--dtype int8 does not go with --format pytorch', 'that format is for the original implementation, which reads no int8: use bf16');
+    throw new UsageError(
+      '--dtype int8 does not go with --format pytorch',
+      'that format is for the original implementation, which reads no int8: use bf16',
+    );
   }
 }
 
@@ -43,7 +53,10 @@ export async function checkFolderIsFree(folder: string, force: boolean): Promise
     return [];
   });
   const held = names.find((name) => name === 'config.json' || /\.(safetensors|bin)$/.test(name));
-  if (held && !force) throw new MatMambaError('FILE', `${folder} holds ${held} already`, { hint: 'name another folder, or replace it with --force' });
+  if (held && !force)
+    throw new MatMambaError('FILE', `${folder} holds ${held} already`, {
+      hint: 'name another folder, or replace it with --force',
+    });
 }
 
 /** Weights, then `config.json`. @throws FILE, WEIGHTS, ABORTED; a failure leaves earlier weights as they were */
@@ -98,7 +111,11 @@ function floatTensor(
 }
 
 /** A matrix as int8 and its scales; quantised when the first of the two is written, let go after the second. */
-function int8Tensors(parameter: ParameterDeclaration, sourceOf: WriteModelOptions['sourceOf'], onRows: (elements: number) => void): TensorToSave[] {
+function int8Tensors(
+  parameter: ParameterDeclaration,
+  sourceOf: WriteModelOptions['sourceOf'],
+  onRows: (elements: number) => void,
+): TensorToSave[] {
   const { name, shape } = parameter;
   const rows = shape[0]!;
   let quantised: Promise<{ values: Int8Array; scales: Float32Array }> | undefined;
@@ -118,7 +135,11 @@ function int8Tensors(parameter: ParameterDeclaration, sourceOf: WriteModelOption
   ];
 }
 
-async function quantise(parameter: ParameterDeclaration, source: WeightSource, onRows: (elements: number) => void): Promise<{ values: Int8Array; scales: Float32Array }> {
+async function quantise(
+  parameter: ParameterDeclaration,
+  source: WeightSource,
+  onRows: (elements: number) => void,
+): Promise<{ values: Int8Array; scales: Float32Array }> {
   const placed = storageOf(parameter, 'i8');
   const memory = { values: new Uint8Array(placed.bytes), scales: new Float32Array(placed.scaleBytes / 4) };
   // Other groupings than one scale a row are quantised anew.

@@ -26,7 +26,11 @@ export class TokenFile implements AsyncDisposable {
   /** @throws FILE when it cannot be read; FORMAT when it is no token file, or shorter than it says */
   static async open(path: string): Promise<TokenFile> {
     const file = await open(path, 'r').catch((cause: NodeJS.ErrnoException) => {
-      throw new MatMambaError('FILE', cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`, { cause });
+      throw new MatMambaError(
+        'FILE',
+        cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`,
+        { cause },
+      );
     });
     try {
       const stats = await file.stat();
@@ -52,9 +56,13 @@ export class TokenFile implements AsyncDisposable {
     const tokens = Int32Array.from({ length: count }, (_, i) => view.getUint16(TOKEN_BYTES * i, true));
     const bad = tokens.findIndex((id) => id >= vocabSize);
     if (bad < 0) return tokens;
-    throw new MatMambaError('TOKEN', `${this.path}: token ${tokens[bad]} at position ${first + bad} is outside the vocabulary of ${vocabSize}`, {
-      hint: 'the file was made with the tokenizer of another model',
-    });
+    throw new MatMambaError(
+      'TOKEN',
+      `${this.path}: token ${tokens[bad]} at position ${first + bad} is outside the vocabulary of ${vocabSize}`,
+      {
+        hint: 'the file was made with the tokenizer of another model',
+      },
+    );
   }
 
   async close(): Promise<void> {
@@ -69,13 +77,18 @@ export class TokenFile implements AsyncDisposable {
 /** The number of tokens that the header promises and the file holds. */
 async function readHeader(path: string, file: FileHandle, size: number): Promise<number> {
   const hint = `a token file starts with 256 int32: magic ${TOKEN_FILE_MAGIC}, version ${TOKEN_FILE_VERSION}, the number of tokens`;
-  if (size < TOKEN_FILE_HEADER_BYTES) throw new MatMambaError('FORMAT', `${path} is no token file: ${size} bytes hold no header`, { hint });
+  if (size < TOKEN_FILE_HEADER_BYTES)
+    throw new MatMambaError('FORMAT', `${path} is no token file: ${size} bytes hold no header`, { hint });
   const bytes = await readBytes(path, file, 0, TOKEN_FILE_HEADER_BYTES);
   const header = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [magic, version, count] = [0, 4, 8].map((at) => header.getInt32(at, true)) as [number, number, number];
-  if (magic !== TOKEN_FILE_MAGIC) throw new MatMambaError('FORMAT', `${path} is no token file: its magic number is ${magic}`, { hint });
+  if (magic !== TOKEN_FILE_MAGIC)
+    throw new MatMambaError('FORMAT', `${path} is no token file: its magic number is ${magic}`, { hint });
   if (version !== TOKEN_FILE_VERSION) {
-    throw new MatMambaError('FORMAT', `${path} is a token file of version ${version}; version ${TOKEN_FILE_VERSION} (uint16 tokens) is supported`);
+    throw new MatMambaError(
+      'FORMAT',
+      `${path} is a token file of version ${version}; version ${TOKEN_FILE_VERSION} (uint16 tokens) is supported`,
+    );
   }
   const held = Math.floor((size - TOKEN_FILE_HEADER_BYTES) / TOKEN_BYTES);
   if (count >= 0 && count <= held) return count;
@@ -86,7 +99,7 @@ async function readHeader(path: string, file: FileHandle, size: number): Promise
 
 async function readBytes(path: string, file: FileHandle, position: number, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const { bytesRead } = await file.read(bytes, done, length - done, position + done).catch((cause: Error) => {
       throw new MatMambaError('FILE', `cannot read ${path}: ${cause.message}`, { cause });
     });

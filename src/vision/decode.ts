@@ -30,7 +30,11 @@ async function loadSharp(): Promise<Sharp> {
 export async function readImage(path: string, transform: ImageTransform): Promise<Tensor> {
   const sharp = await loadSharp();
   await access(path).catch((cause: NodeJS.ErrnoException) => {
-    throw new MatMambaError('FILE', cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`, { cause });
+    throw new MatMambaError(
+      'FILE',
+      cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`,
+      { cause },
+    );
   });
   const { size, resize } = transform;
   let pixels: Uint8Array;

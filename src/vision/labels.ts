@@ -10,7 +10,11 @@ const NUMBERED = z.record(z.string().regex(/^\d+$/), z.union([z.string(), z.tupl
 /** @throws FILE, FORMAT */
 export async function readLabels(path: string): Promise<string[]> {
   const content = await readFile(path, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    throw new MatMambaError('FILE', cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`, { cause });
+    throw new MatMambaError(
+      'FILE',
+      cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`,
+      { cause },
+    );
   });
   if (!/^\s*[[{]/.test(content)) {
     const lines = content.split(/\r?\n/).map((line) => line.trim());
@@ -26,7 +30,8 @@ export async function readLabels(path: string): Promise<string[]> {
   const list = LIST.safeParse(json);
   if (list.success) return list.data;
   const numbered = NUMBERED.safeParse(json);
-  if (!numbered.success) throw new MatMambaError('FORMAT', `${path} holds neither a list of names nor an object from class number to name`);
+  if (!numbered.success)
+    throw new MatMambaError('FORMAT', `${path} holds neither a list of names nor an object from class number to name`);
   const labels: string[] = [];
   // ImageNet's usual file gives [synset, name].
   for (const [index, name] of Object.entries(numbered.data)) labels[Number(index)] = typeof name === 'string' ? name : name[1];

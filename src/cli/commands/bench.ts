@@ -7,7 +7,14 @@ import type { ArgsDef } from 'citty';
 import { z } from 'zod';
 import { type WeightStorage, WEIGHT_DTYPES } from '../../backends/backend.ts';
 import { acquireBackend } from '../../backends/open.ts';
-import { type CpuResult, type ProductResult, type Rate, type SpeedResult, cpuSuite, profilePhases } from '../../bench/cpu-suite.ts';
+import {
+  type CpuResult,
+  type ProductResult,
+  type Rate,
+  type SpeedResult,
+  cpuSuite,
+  profilePhases,
+} from '../../bench/cpu-suite.ts';
 import { describeMachine } from '../../bench/machine.ts';
 import { ProfileTotals } from '../../bench/profile-totals.ts';
 import { MatMambaError } from '../../errors.ts';
@@ -30,7 +37,11 @@ const DEFAULT_MODEL = 'lm-130m';
 
 const args: ArgsDef = {
   suite: { type: 'positional', required: false, description: `what to measure: ${SUITES.join(', ')} (default cpu)` },
-  model: { ...modelArgs.model, valueHint: 'DIR|ID|PRESET', description: `a language model; a preset has random weights (default ${DEFAULT_MODEL})` },
+  model: {
+    ...modelArgs.model,
+    valueHint: 'DIR|ID|PRESET',
+    description: `a language model; a preset has random weights (default ${DEFAULT_MODEL})`,
+  },
   dtype: { type: 'string', valueHint: 'LIST', description: `some of ${WEIGHT_DTYPES.join(', ')} (default f32,bf16,int8)` },
   level: { type: 'string', valueHint: 'LIST', description: 'levels (default 1,2,4,8)' },
   threads: { type: 'string', valueHint: 'LIST', description: 'thread counts (default 1 and one per core)' },
@@ -108,7 +119,8 @@ function settingsOf({ dtype, level, threads, blas, quick, ops }: Options, dModel
   if (blas?.includes('on') && !hasBlas) {
     throw new MatMambaError('DEVICE', 'there is no BLAS on this machine to measure', { hint: 'see: matmamba info' });
   }
-  const libraries = blas?.map((word) => (word === 'on' ? 'auto' : 'off')) ?? (hasBlas ? (quick || ops ? ['auto'] : ['auto', 'off']) : ['off']);
+  const libraries =
+    blas?.map((word) => (word === 'on' ? 'auto' : 'off')) ?? (hasBlas ? (quick || ops ? ['auto'] : ['auto', 'off']) : ['off']);
   return {
     dtypes: dtype ?? (ops ? ['f32'] : ['f32', 'bf16', 'int8']),
     levels: level ?? (ops ? [1] : (quick ? [1, 8] : [1, 2, 4, 8]).filter((one) => hasLevel(one, dModel))),
@@ -125,7 +137,10 @@ async function blasLibrary(): Promise<{ available: boolean; description: string 
 }
 
 /** A model's folder; a preset's random weights are written to a temporary one. */
-async function benchModel({ model = DEFAULT_MODEL }: Options, io: Io): Promise<{ folder: string; name: string; dModel: number; cleanUp: () => Promise<void> }> {
+async function benchModel(
+  { model = DEFAULT_MODEL }: Options,
+  io: Io,
+): Promise<{ folder: string; name: string; dModel: number; cleanUp: () => Promise<void> }> {
   if (!isPresetName(model)) {
     const located = await locateModel({ model }, io);
     const { dModel } = languageModel(describeModel(await specOf(located, {}, io)), model);
@@ -136,7 +151,14 @@ async function benchModel({ model = DEFAULT_MODEL }: Options, io: Io): Promise<{
   const cleanUp = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
     await withProgress({ label: 'random weights', format: formatCount }, (progress) =>
-      writeModel(description, { folder, format: 'safetensors', dtype: 'bf16', sourceOf: randomWeights(0), signal: io.signal, progress }),
+      writeModel(description, {
+        folder,
+        format: 'safetensors',
+        dtype: 'bf16',
+        sourceOf: randomWeights(0),
+        signal: io.signal,
+        progress,
+      }),
     );
   } catch (error) {
     await cleanUp();
@@ -147,7 +169,10 @@ async function benchModel({ model = DEFAULT_MODEL }: Options, io: Io): Promise<{
 
 function languageModel<D extends { readonly kind: string }>(description: D, name: string): D {
   if (description.kind === 'language') return description;
-  throw new UsageError(`${name} is no language model`, `bench measures language models: ${PRESET_NAMES.filter((preset) => preset.startsWith('lm-')).join(', ')}, or a folder`);
+  throw new UsageError(
+    `${name} is no language model`,
+    `bench measures language models: ${PRESET_NAMES.filter((preset) => preset.startsWith('lm-')).join(', ')}, or a folder`,
+  );
 }
 
 async function benchSpeeds(given: Options, folder: string, settings: Settings, io: Io): Promise<void> {
@@ -185,13 +210,39 @@ function showResults(results: readonly CpuResult[], io: Io): void {
   const products = results.filter((result): result is ProductResult => result.kind !== 'model');
   const setting = [{ title: 'dtype' }, { title: 'threads', align: right }, { title: 'BLAS' }];
   if (speeds.length > 0) {
-    const columns = [...setting, { title: 'level', align: right }, { title: 'prefill tokens/s', align: right }, { title: 'decode tokens/s', align: right }];
-    const rows = speeds.map(({ dtype, threads, blas, level, prefill, decode }) => [dtype, String(threads), blasName(blas), String(level), rate(prefill), rate(decode)]);
+    const columns = [
+      ...setting,
+      { title: 'level', align: right },
+      { title: 'prefill tokens/s', align: right },
+      { title: 'decode tokens/s', align: right },
+    ];
+    const rows = speeds.map(({ dtype, threads, blas, level, prefill, decode }) => [
+      dtype,
+      String(threads),
+      blasName(blas),
+      String(level),
+      rate(prefill),
+      rate(decode),
+    ]);
     io.line(table(columns, rows, io.columns));
   }
   if (products.length > 0) {
-    const columns = [...setting, { title: 'product' }, { title: 'shape' }, { title: 'GFLOP/s', align: right }, { title: 'GB/s', align: right }];
-    const rows = products.map(({ kind, dtype, threads, blas, shape: [m, k, n], gflops, gigabytes }) => [dtype, String(threads), blasName(blas), kind, `${m} x ${k} x ${n}`, rate(gflops), rate(gigabytes)]);
+    const columns = [
+      ...setting,
+      { title: 'product' },
+      { title: 'shape' },
+      { title: 'GFLOP/s', align: right },
+      { title: 'GB/s', align: right },
+    ];
+    const rows = products.map(({ kind, dtype, threads, blas, shape: [m, k, n], gflops, gigabytes }) => [
+      dtype,
+      String(threads),
+      blasName(blas),
+      kind,
+      `${m} x ${k} x ${n}`,
+      rate(gflops),
+      rate(gigabytes),
+    ]);
     io.line(`\n${table(columns, rows, io.columns)}`);
   }
 }
@@ -204,11 +255,15 @@ async function benchOps(given: Options, folder: string, { dtypes, levels, thread
           const totals = { prefill: new ProfileTotals(), decode: new ProfileTotals() };
           const setting = { dtype, threads: count, blas: library, level };
           const runs = given.quick ? 1 : given.repeat;
-          await profilePhases({ folder, ...setting, promptTokens: given.prompt, runs, signal: io.signal }, (phase, ops) => totals[phase].add(ops));
+          await profilePhases({ folder, ...setting, promptTokens: given.prompt, runs, signal: io.signal }, (phase, ops) =>
+            totals[phase].add(ops),
+          );
           for (const [phase, profile] of Object.entries(totals)) {
             if (given.json) io.json({ kind: 'ops', phase, ...setting, runs: profile.runs, ops: profile.sorted });
             else {
-              io.line(`${phase}: level ${level}, ${dtype}, ${count} threads, BLAS ${library === 'off' ? 'off' : 'on'}; mean of ${profile.runs} runs`);
+              io.line(
+                `${phase}: level ${level}, ${dtype}, ${count} threads, BLAS ${library === 'off' ? 'off' : 'on'}; mean of ${profile.runs} runs`,
+              );
               io.line(`${profileTable(profile.sorted, io.columns, profile.runs)}\n`);
             }
           }

@@ -11,17 +11,37 @@ import { type CheckedArguments, UsageError } from '../arguments.ts';
 import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
 import { loadVisionModel, readConfigFile } from '../models.ts';
-import { deviceArgs, deviceOptions, deviceSettings, flag, jsonArgs, modelArgs, modelOptions, text, whole, widthArgs, widthOf, widthOptions } from '../options.ts';
+import {
+  deviceArgs,
+  deviceOptions,
+  deviceSettings,
+  flag,
+  jsonArgs,
+  modelArgs,
+  modelOptions,
+  text,
+  whole,
+  widthArgs,
+  widthOf,
+  widthOptions,
+} from '../options.ts';
 import { withProgress } from '../progress.ts';
 
 const args: ArgsDef = {
   images: { type: 'positional', required: true, description: 'image files: JPEG, PNG, WebP, GIF, AVIF, TIFF' },
   ...modelArgs,
-  model: { ...modelArgs.model, description: 'the vision model: a folder, a weights file, or an id of the Hugging Face hub (needed)' },
+  model: {
+    ...modelArgs.model,
+    description: 'the vision model: a folder, a weights file, or an id of the Hugging Face hub (needed)',
+  },
   ...widthArgs,
   ...deviceArgs,
   top: { type: 'string', valueHint: 'N', description: 'likeliest classes to name', default: '5' },
-  labels: { type: 'string', valueHint: 'FILE', description: "names of the classes: one a line, or JSON (default: the model's labels.txt or labels.json)" },
+  labels: {
+    type: 'string',
+    valueHint: 'FILE',
+    description: "names of the classes: one a line, or JSON (default: the model's labels.txt or labels.json)",
+  },
   ...jsonArgs,
 };
 
@@ -35,7 +55,10 @@ export const classifyCommand = defineCliCommand({
   options,
   examples: [
     { command: 'matmamba classify cat.jpg --model ./vision --labels imagenet.txt', says: 'the five likeliest classes' },
-    { command: 'matmamba classify *.jpg --model ./vision --level 4 --top 1 --json', says: 'many images, a quarter of the width, for programs' },
+    {
+      command: 'matmamba classify *.jpg --model ./vision --level 4 --top 1 --json',
+      says: 'many images, a quarter of the width, for programs',
+    },
   ],
   notes: [
     'Images are turned upright, their short side is scaled to S * 256 / 224 (S is the size the model takes; models below 128 pixels: S), the ' +
@@ -48,7 +71,8 @@ export const classifyCommand = defineCliCommand({
 
 async function classify(given: z.output<typeof options>, { positionals }: CheckedArguments, io: Io): Promise<void> {
   const width = widthOf(given);
-  if (given.model === undefined) throw new UsageError('--model is missing', 'the package carries no vision model: name a folder or a hub id');
+  if (given.model === undefined)
+    throw new UsageError('--model is missing', 'the package carries no vision model: name a folder or a hub id');
   const { vision, folder } = await loadVisionModel(given, deviceSettings(given, io), io);
   await using model = vision;
   const { nClasses, imageSize } = model.config;
@@ -93,10 +117,25 @@ function likeliest(scores: Float32Array, count: number): Guess[] {
   return order.sort((a, b) => b.score - a.score || a.class - b.class).slice(0, count);
 }
 
-function show(image: string, top: readonly Guess[], labels: readonly string[] | undefined, asJson: boolean, named: boolean, io: Io): void {
+function show(
+  image: string,
+  top: readonly Guess[],
+  labels: readonly string[] | undefined,
+  asJson: boolean,
+  named: boolean,
+  io: Io,
+): void {
   const nameOf = (index: number): string | undefined => labels?.[index];
   if (asJson) {
-    io.json({ image, top: top.map((guess) => ({ class: guess.class, label: nameOf(guess.class) ?? null, probability: guess.probability, score: guess.score })) });
+    io.json({
+      image,
+      top: top.map((guess) => ({
+        class: guess.class,
+        label: nameOf(guess.class) ?? null,
+        probability: guess.probability,
+        score: guess.score,
+      })),
+    });
     return;
   }
   if (named) io.line(image);

@@ -77,7 +77,14 @@ async function convert(given: z.output<typeof options>, { positionals }: Checked
     const entries = modelEntries(checkpoint, description.parameters, located.name);
     dtype = given.dtype ?? storedAs(entries, description, given.format);
     await withProgress({ label: 'writing', format: formatCount }, (progress) =>
-      writeModel(description, { folder, format: given.format, dtype, sourceOf: checkpointWeights(entries, io.signal), signal: io.signal, progress }),
+      writeModel(description, {
+        folder,
+        format: given.format,
+        dtype,
+        sourceOf: checkpointWeights(entries, io.signal),
+        signal: io.signal,
+        progress,
+      }),
     );
   } finally {
     await checkpoint.close();
@@ -85,8 +92,12 @@ async function convert(given: z.output<typeof options>, { positionals }: Checked
   if (description.kind === 'language') await saveTokenizerFiles(await loadFolderTokenizer(located.folder), folder);
   const seconds = (performance.now() - start) / 1000;
   const { parameters, bytes } = sizeAt(description, description.dModel);
-  if (given.json) io.json({ folder, kind: description.kind, parameters, bytes: bytes[dtype], dtype, format: given.format, seconds });
-  else io.line(`${folder}: ${formatCount(parameters)} parameters, ${formatBytes(bytes[dtype])} in ${dtype}, ${formatSeconds(seconds)}`);
+  if (given.json)
+    io.json({ folder, kind: description.kind, parameters, bytes: bytes[dtype], dtype, format: given.format, seconds });
+  else
+    io.line(
+      `${folder}: ${formatCount(parameters)} parameters, ${formatBytes(bytes[dtype])} in ${dtype}, ${formatSeconds(seconds)}`,
+    );
 }
 
 function trimmed(checkpoint: Checkpoint, { kind, config }: ModelDescription, { folder, json }: LocatedModel, io: Io): Checkpoint {
@@ -96,7 +107,9 @@ function trimmed(checkpoint: Checkpoint, { kind, config }: ModelDescription, { f
 
 /** The dtype of the largest matrix; float32 for what has no storage of its own. */
 function storedAs(entries: ReadonlyMap<string, TensorEntry>, { parameters }: ModelDescription, format: string): WeightStorage {
-  const sizes = [...parameters.declared.values()].filter(({ layout }) => layout === 'matrix').map(({ name }) => entries.get(name)!);
+  const sizes = [...parameters.declared.values()]
+    .filter(({ layout }) => layout === 'matrix')
+    .map(({ name }) => entries.get(name)!);
   const { dtype } = sizes.reduce((most, entry) => (entry.byteLength > most.byteLength ? entry : most));
   if (dtype === 'i8') return format === 'pytorch' ? 'f32' : 'int8';
   return dtype === 'bf16' || dtype === 'f16' ? dtype : 'f32';

@@ -7,16 +7,34 @@ import { type WidthOptions, resolveWidths } from '../../elastic/granularity.ts';
 import { MatMambaError } from '../../errors.ts';
 import type { MatMambaLMHeadModel } from '../../models/language-model.ts';
 import { tensor } from '../../tensor/tensor.ts';
-import { type CheckedArguments, UsageError } from '../arguments.ts';
+import type { CheckedArguments } from '../arguments.ts';
 import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
 import { loadLanguageModel } from '../models.ts';
-import { deviceArgs, deviceOptions, deviceSettings, flag, jsonArgs, modelArgs, modelOptions, whole, wholeList, widthArgs, widthName, widthOptions } from '../options.ts';
+import {
+  deviceArgs,
+  deviceOptions,
+  deviceSettings,
+  dimsLists,
+  flag,
+  jsonArgs,
+  levelOf,
+  modelArgs,
+  modelOptions,
+  whole,
+  wholeList,
+  widthArgs,
+  widthName,
+} from '../options.ts';
 import { Progress } from '../progress.ts';
 import { formatCount, formatNumber, formatSeconds, table } from '../text-layout.ts';
 
 const args: ArgsDef = {
-  tokens: { type: 'positional', required: true, description: 'a token file in the format of llm.c (256 int32, then uint16 tokens)' },
+  tokens: {
+    type: 'positional',
+    required: true,
+    description: 'a token file in the format of llm.c (256 int32, then uint16 tokens)',
+  },
   ...modelArgs,
   level: { ...widthArgs.level, valueHint: 'N[,N...]', description: 'levels to measure, for example 1,2,4,8 (default 1)' },
   dims: { ...widthArgs.dims, description: 'dims to measure: one number, or one per layer; may be repeated' },
@@ -44,7 +62,10 @@ export const evalCommand = defineCliCommand({
   examples: [
     { command: 'matmamba eval val.bin --level 1,2,4,8', says: 'the trained levels' },
     { command: 'matmamba eval val.bin --dims 384,384,384,384,192,192,192,192', says: 'a mix: one width per layer' },
-    { command: 'matmamba eval val.bin --dims 288 --dims 96 --dtype int8 --json', says: 'two widths, weights in 8 bits, for programs' },
+    {
+      command: 'matmamba eval val.bin --dims 288 --dims 96 --dtype int8 --json',
+      says: 'two widths, weights in 8 bits, for programs',
+    },
   ],
   notes: [
     'Window i reads tokens i*L to i*L + L and predicts each next one; every window starts with an empty state. The loss is the mean ' +
@@ -60,14 +81,25 @@ async function evaluate(given: z.output<typeof options>, checked: CheckedArgumen
   await using file = await TokenFile.open(checked.positionals[0]!);
   if (file.length < windows * length + 1) {
     const fitting = Math.floor((file.length - 1) / length);
-    throw new MatMambaError('FORMAT', `${file.path} holds ${file.length} tokens; ${windows} windows of ${length} need ${windows * length + 1}`, {
-      hint: fitting > 0 ? `--windows ${fitting} fits` : `a shorter --length fits, for example ${Math.max(1, file.length - 1)}`,
-    });
+    throw new MatMambaError(
+      'FORMAT',
+      `${file.path} holds ${file.length} tokens; ${windows} windows of ${length} need ${windows * length + 1}`,
+      {
+        hint: fitting > 0 ? `--windows ${fitting} fits` : `a shorter --length fits, for example ${Math.max(1, file.length - 1)}`,
+      },
+    );
   }
   const { lm } = await loadLanguageModel(given, deviceSettings(given, io), io);
   await using model = lm;
   const { dModel } = model.config;
-  const dims = widths.map((width) => resolveWidths(width, model.backbone.layers.map(({ mixer }) => mixer), dModel, (i) => `layer ${i}`));
+  const dims = widths.map((width) =>
+    resolveWidths(
+      width,
+      model.backbone.layers.map(({ mixer }) => mixer),
+      dModel,
+      (i) => `layer ${i}`,
+    ),
+  );
   const progress = new Progress({ label: 'eval', format: (tokens) => `${formatCount(tokens)} tokens` });
   const rows: string[][] = [];
   try {
@@ -81,10 +113,25 @@ async function evaluate(given: z.output<typeof options>, checked: CheckedArgumen
       const granularity = dims[i]!;
       if (given.json) {
         progress.end();
-        const level = granularity.every((n) => n === granularity[0]) && dModel % granularity[0]! === 0 ? { level: dModel / granularity[0]! } : {};
-        io.json({ granularity, ...level, loss, perplexity: Math.exp(loss), tokens, seconds, tokensPerSecond: tokens / seconds, dtype: model.dtype });
+        const level = levelOf(granularity, dModel);
+        io.json({
+          granularity,
+          ...(level === undefined ? {} : { level }),
+          loss,
+          perplexity: Math.exp(loss),
+          tokens,
+          seconds,
+          tokensPerSecond: tokens / seconds,
+          dtype: model.dtype,
+        });
       }
-      rows.push([widthName(granularity, dModel), loss.toFixed(6), formatNumber(Math.exp(loss)), formatSeconds(seconds), formatNumber(tokens / seconds)]);
+      rows.push([
+        widthName(granularity, dModel),
+        loss.toFixed(6),
+        formatNumber(Math.exp(loss)),
+        formatSeconds(seconds),
+        formatNumber(tokens / seconds),
+      ]);
     }
   } finally {
     progress.end();
@@ -97,11 +144,7 @@ async function evaluate(given: z.output<typeof options>, checked: CheckedArgumen
 
 /** @throws UsageError */
 function widthsOf(levels: readonly number[] | undefined, dims: readonly string[]): WidthOptions[] {
-  const mixes = dims.map((value) => {
-    const parsed = widthOptions.dims.safeParse(value);
-    if (!parsed.success) throw new UsageError(`--dims is ${JSON.stringify(value)}: ${parsed.error.issues[0]!.message}`);
-    return { mixnmatchDims: parsed.data!.length === 1 ? parsed.data![0]! : parsed.data! };
-  });
+  const mixes = dimsLists(dims).map((mixnmatchDims) => ({ mixnmatchDims }));
   const uniform = (levels ?? (mixes.length > 0 ? [] : [1])).map((mrlLevel) => ({ mrlLevel }));
   return [...uniform, ...mixes];
 }

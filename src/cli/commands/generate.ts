@@ -1,35 +1,79 @@
 /** `matmamba generate`: continues a text, token by token. */
 
-import { fstatSync } from 'node:fs';
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
 import { ProfileTotals } from '../../bench/profile-totals.ts';
 import { resolveWidths } from '../../elastic/granularity.ts';
 import { MatMambaError } from '../../errors.ts';
 import type { MatMambaLMHeadModel } from '../../models/language-model.ts';
-import { type GenerateOptions, type GeneratedPiece, type Tokenizer, defaultTokenizerFor, generate, loadTokenizer } from '../../text/index.ts';
+import {
+  type GenerateOptions,
+  type GeneratedPiece,
+  type Tokenizer,
+  defaultTokenizerFor,
+  generate,
+  loadTokenizer,
+} from '../../text/index.ts';
 import { type CheckedArguments, UsageError } from '../arguments.ts';
 import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
 import { loadLanguageModel } from '../models.ts';
-import { deviceArgs, deviceOptions, deviceSettings, flag, jsonArgs, modelArgs, modelOptions, real, text, whole, widthArgs, widthName, widthOf, widthOptions } from '../options.ts';
+import {
+  deviceArgs,
+  deviceOptions,
+  deviceSettings,
+  flag,
+  jsonArgs,
+  modelArgs,
+  modelOptions,
+  real,
+  text,
+  whole,
+  widthArgs,
+  widthName,
+  widthOf,
+  widthOptions,
+} from '../options.ts';
 import { profileTable } from '../profile-table.ts';
+import { promptOf } from '../prompt.ts';
 import { formatNumber } from '../text-layout.ts';
 import { type TimedModel, timedModel } from '../timed-generation.ts';
 
-const DEFAULT_PROMPT = 'The old man looked at the sea and said';
-
 const args: ArgsDef = {
-  prompt: { type: 'positional', required: false, description: "the text to continue; '-' or a pipe: standard input (default: a sentence to try)" },
+  prompt: {
+    type: 'positional',
+    required: false,
+    description: "the text to continue; '-' or a pipe: standard input (default: a sentence to try)",
+  },
   ...modelArgs,
   ...widthArgs,
   ...deviceArgs,
   'max-tokens': { type: 'string', valueHint: 'N', description: 'tokens to generate at most', default: '64' },
-  temperature: { type: 'string', valueHint: 'X', description: 'how freely to choose; 0 takes the likeliest token', default: '0.8' },
+  temperature: {
+    type: 'string',
+    valueHint: 'X',
+    description: 'how freely to choose; 0 takes the likeliest token',
+    default: '0.8',
+  },
   'top-k': { type: 'string', valueHint: 'N', description: 'choose among the N likeliest tokens; 0: all', default: '0' },
-  'top-p': { type: 'string', valueHint: 'X', description: 'choose among the likeliest tokens that hold X of the probability', default: '0.95' },
-  'min-p': { type: 'string', valueHint: 'X', description: 'leave out tokens less than X times as likely as the likeliest', default: '0' },
-  'repetition-penalty': { type: 'string', valueHint: 'X', description: 'above 1 makes tokens that were used less likely', default: '1' },
+  'top-p': {
+    type: 'string',
+    valueHint: 'X',
+    description: 'choose among the likeliest tokens that hold X of the probability',
+    default: '0.95',
+  },
+  'min-p': {
+    type: 'string',
+    valueHint: 'X',
+    description: 'leave out tokens less than X times as likely as the likeliest',
+    default: '0',
+  },
+  'repetition-penalty': {
+    type: 'string',
+    valueHint: 'X',
+    description: 'above 1 makes tokens that were used less likely',
+    default: '1',
+  },
   seed: { type: 'string', valueHint: 'N', description: 'repeats the same choices (default: a new one each time)' },
   stop: { type: 'string', valueHint: 'TEXT', description: 'end before this text; may be repeated' },
   'ignore-end': { type: 'boolean', description: 'go on after the end of a text' },
@@ -84,7 +128,12 @@ async function generateText(given: Options, checked: CheckedArguments, io: Io): 
   const { lm, name } = await loadLanguageModel(given, deviceSettings(given, io), io);
   await using model = lm;
   const { dModel } = model.config;
-  const dims = resolveWidths(width, model.backbone.layers.map(({ mixer }) => mixer), dModel, (i) => `layer ${i}`);
+  const dims = resolveWidths(
+    width,
+    model.backbone.layers.map(({ mixer }) => mixer),
+    dModel,
+    (i) => `layer ${i}`,
+  );
   const tokenizer = given.tokenizer === undefined ? await tokenizerOf(model, name) : await loadTokenizer(given.tokenizer);
   using timed = timedModel(model, width);
   const totals = { prefill: new ProfileTotals(), decode: new ProfileTotals() };
@@ -180,53 +229,13 @@ async function tokenizerOf(model: MatMambaLMHeadModel, name: string): Promise<To
     return await defaultTokenizerFor(model.config.vocabSize);
   } catch (error) {
     if (!(error instanceof MatMambaError) || error.code !== 'TOKEN') throw error;
-    throw new MatMambaError('TOKEN', `${name} has no tokenizer.json and its vocabulary of ${model.config.vocabSize} is not GPT-2's`, {
-      hint: 'give --tokenizer FILE',
-      cause: error,
-    });
-  }
-}
-
-/** The prompt: the words given, standard input, or one to try. @throws UsageError when standard input is empty */
-async function promptOf(words: readonly string[], io: Io): Promise<string> {
-  const asked = words.length === 1 && words[0] === '-';
-  if (words.length > 0 && !asked) return words.join(' ');
-  if (!asked && !isPiped()) {
-    return DEFAULT_PROMPT;
-  }
-  const piped = (await readInput(io)).replace(/\r?\n$/, '');
-  if (piped !== '') return piped;
-  if (asked) throw new UsageError('standard input is empty', 'pipe the prompt in, or give it in quotes');
-  return DEFAULT_PROMPT;
-}
-
-/** Whether something is piped or redirected into standard input. */
-function isPiped(): boolean {
-  if (process.stdin.isTTY) return false;
-  try {
-    const stats = fstatSync(0);
-    return stats.isFIFO() || stats.isFile() || stats.isSocket();
-  } catch {
-    return false;
-  }
-}
-
-async function readInput(io: Io): Promise<string> {
-  const waiting = setTimeout(() => io.note("reading the prompt from standard input; end it with Ctrl-D, or give it in quotes"), 2000);
-  const stop = (): void => void process.stdin.destroy();
-  io.signal.addEventListener('abort', stop, { once: true });
-  try {
-    const parts: Buffer[] = [];
-    for await (const part of process.stdin) {
-      clearTimeout(waiting);
-      parts.push(part as Buffer);
-    }
-    return Buffer.concat(parts).toString('utf8');
-  } catch (cause) {
-    if (io.signal.aborted) throw new MatMambaError('ABORTED', 'stopped', { cause });
-    throw new MatMambaError('FILE', 'cannot read standard input', { cause });
-  } finally {
-    clearTimeout(waiting);
-    io.signal.removeEventListener('abort', stop);
+    throw new MatMambaError(
+      'TOKEN',
+      `${name} has no tokenizer.json and its vocabulary of ${model.config.vocabSize} is not GPT-2's`,
+      {
+        hint: 'give --tokenizer FILE',
+        cause: error,
+      },
+    );
   }
 }

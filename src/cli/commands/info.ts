@@ -3,17 +3,35 @@
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
 import { describeMachine } from '../../bench/machine.ts';
-import { WEIGHT_DTYPES } from '../../backends/backend.ts';
 import { acquireBackend } from '../../backends/open.ts';
 import { TRAINED_LEVELS, dimsOfLevel } from '../../elastic/granularity.ts';
-import { type ModelDescription, type SizeReport, describeModel, hasLevel, sizeAt, specFromJson } from '../../models/description.ts';
+import {
+  type ModelDescription,
+  type SizeReport,
+  describeModel,
+  hasLevel,
+  sizeAt,
+  specFromJson,
+} from '../../models/description.ts';
 import { PRESETS, PRESET_NAMES, isPresetName } from '../../models/presets.ts';
-import { type CheckedArguments, UsageError } from '../arguments.ts';
+import type { CheckedArguments } from '../arguments.ts';
 import { defineCliCommand } from '../command.ts';
 import { remoteConfig } from '../remote-config.ts';
 import type { Io } from '../io.ts';
 import { locateModel, specOf } from '../models.ts';
-import { deviceArgs, deviceOptions, deviceSettings, flag, jsonArgs, modelArgs, modelOptions, widthArgs, widthName, widthOptions } from '../options.ts';
+import {
+  deviceArgs,
+  deviceOptions,
+  deviceSettings,
+  dimsLists,
+  flag,
+  jsonArgs,
+  levelOf,
+  modelArgs,
+  modelOptions,
+  widthArgs,
+  widthName,
+} from '../options.ts';
 import { packageVersion } from '../package-files.ts';
 import { fields, formatBytes, grouped, table } from '../text-layout.ts';
 
@@ -30,7 +48,14 @@ const args: ArgsDef = {
 };
 
 const { revision, offline } = modelOptions;
-const options = z.object({ revision, offline, device: deviceOptions.device, threads: deviceOptions.threads, blas: deviceOptions.blas, json: flag });
+const options = z.object({
+  revision,
+  offline,
+  device: deviceOptions.device,
+  threads: deviceOptions.threads,
+  blas: deviceOptions.blas,
+  json: flag,
+});
 
 export const infoCommand = defineCliCommand({
   name: 'info',
@@ -42,7 +67,9 @@ export const infoCommand = defineCliCommand({
     { command: 'matmamba info lm-1.4b', says: 'a published size, without downloading it' },
     { command: 'matmamba info ./my-model --dims 384,384,192,192,192,192,384,384 --json', says: 'a mix, for programs' },
   ],
-  notes: ['Parameters and bytes are counted from the shapes: no weights are read, and of a hub model only config.json is fetched.'],
+  notes: [
+    'Parameters and bytes are counted from the shapes: no weights are read, and of a hub model only config.json is fetched.',
+  ],
   run: async (given, checked, io) => {
     const [model] = checked.positionals;
     await (model === undefined ? machineInfo(given, io) : modelInfo(model, given, checked, io));
@@ -70,7 +97,12 @@ async function machineInfo(given: Options, io: Io): Promise<void> {
         ['memory', formatBytes(machine.memoryBytes)],
         ['device', capabilities.device],
         ['threads', String(capabilities.threads)],
-        ['SIMD', capabilities.simd === 'relaxed' ? 'relaxed (fused multiply-adds)' : `${capabilities.simd} (this engine has no relaxed SIMD)`],
+        [
+          'SIMD',
+          capabilities.simd === 'relaxed'
+            ? 'relaxed (fused multiply-adds)'
+            : `${capabilities.simd} (this engine has no relaxed SIMD)`,
+        ],
         ['BLAS', capabilities.blas],
         ['memory limit', `${formatBytes(capabilities.memoryLimitBytes)} for weights, states and activations`],
         ['dtypes', capabilities.weightDtypes.join(', ')],
@@ -82,7 +114,11 @@ async function machineInfo(given: Options, io: Io): Promise<void> {
 }
 
 /** A preset, the config on the hub, or the config of a folder. */
-async function describe(model: string, { revision, offline }: Options, io: Io): Promise<{ description: ModelDescription; name: string }> {
+async function describe(
+  model: string,
+  { revision, offline }: Options,
+  io: Io,
+): Promise<{ description: ModelDescription; name: string }> {
   if (isPresetName(model)) return { description: describeModel(PRESETS[model]), name: model };
   const remote = offline ? undefined : await remoteConfig(model, revision, io.signal);
   if (remote) return { description: describeModel(specFromJson(remote, `${model}/config.json`, io.warn)), name: model };
@@ -91,42 +127,48 @@ async function describe(model: string, { revision, offline }: Options, io: Io): 
 }
 
 async function modelInfo(model: string, given: Options, checked: CheckedArguments, io: Io): Promise<void> {
-  const mixes = checked.all('dims').map((value) => {
-    const parsed = widthOptions.dims.safeParse(value);
-    if (!parsed.success) throw new UsageError(`--dims is ${JSON.stringify(value)}: ${parsed.error.issues[0]!.message}`);
-    return parsed.data!.length === 1 ? parsed.data![0]! : parsed.data!;
-  });
+  const mixes = dimsLists(checked.all('dims'));
   const { description, name } = await describe(model, given, io);
   const { kind, json, dModel, nLayer, stateBytes } = description;
-  const levels = TRAINED_LEVELS.filter((level) => hasLevel(level, dModel)).map((level) => ({ level, ...sizeAt(description, dimsOfLevel(level, dModel)) }));
-  const sizes: (SizeReport & { readonly level?: number })[] = [...levels, ...mixes.map((dims) => sizeAt(description, dims))];
+  const sizes = [
+    ...TRAINED_LEVELS.filter((level) => hasLevel(level, dModel)).map((level) => dimsOfLevel(level, dModel)),
+    ...mixes,
+  ].map((dims) => sizeAt(description, dims));
   if (given.json) {
-    io.json({ model: name, kind, config: json, layers: nLayer, dModel, stateBytes, sizes });
+    io.json({
+      model: name,
+      kind,
+      config: json,
+      layers: nLayer,
+      dModel,
+      stateBytes,
+      sizes: sizes.map((size) => Object.assign({ level: levelOf(size.dims, dModel) }, size)),
+    });
     return;
   }
   const { headdim, heads } = { headdim: description.mixer.P, heads: description.mixer.H };
   const rows: [string, string][] = [
     ['model', name],
     ['kind', { language: 'language model', vision: 'vision model', block: 'block' }[kind]],
-    ['shape', `${nLayer} layer${nLayer === 1 ? '' : 's'}, d_model ${dModel}, ${heads} heads of ${headdim}, d_state ${description.mixer.N}`],
+    [
+      'shape',
+      `${nLayer} layer${nLayer === 1 ? '' : 's'}, d_model ${dModel}, ${heads} heads of ${headdim}, d_state ${description.mixer.N}`,
+    ],
   ];
-  if (stateBytes > 0) rows.push(['state', `${formatBytes(stateBytes)} for each sequence, however long (${grouped(stateBytes)} bytes)`]);
+  if (stateBytes > 0)
+    rows.push(['state', `${formatBytes(stateBytes)} for each sequence, however long (${grouped(stateBytes)} bytes)`]);
   rows.push(['config', JSON.stringify(json).replaceAll(',"', ', "')]);
   io.line(fields(rows, io.columns));
   io.line();
   const body = kind === 'language';
   const right = 'right' as const;
-  const titles = ['parameters', ...(body ? ['without embeddings'] : []), ...WEIGHT_DTYPES.filter((dtype) => dtype !== 'f16')];
-  io.line(
-    table(
-      [{ title: 'width' }, ...titles.map((title) => ({ title, align: right }))],
-      sizes.map(({ dims, parameters, bodyParameters, bytes }) => [
-        widthName(dims, dModel),
-        grouped(parameters),
-        ...(body ? [grouped(bodyParameters)] : []),
-        ...[bytes.f32, bytes.bf16, bytes.int8].map(formatBytes),
-      ]),
-      io.columns,
-    ),
-  );
+  const columns = ['parameters', body ? 'without embeddings' : '', 'f32', 'bf16', 'int8'];
+  const rowOf = ({ dims, parameters, bodyParameters, bytes }: SizeReport): string[] => {
+    const counts = [grouped(parameters), body ? grouped(bodyParameters) : ''];
+    return [widthName(dims, dModel), ...counts, ...[bytes.f32, bytes.bf16, bytes.int8].map(formatBytes)];
+  };
+  const shown = (_: unknown, i: number): boolean => body || i !== 2;
+  const titles = [{ title: 'width' }, ...columns.map((title) => ({ title, align: right }))].filter(shown);
+  const lines = sizes.map((size) => rowOf(size).filter(shown));
+  io.line(table(titles, lines, io.columns));
 }

@@ -3,7 +3,7 @@
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
 import { WEIGHT_DTYPES } from '../../backends/backend.ts';
-import { describeModel } from '../../models/description.ts';
+import { describeModel, sizeAt } from '../../models/description.ts';
 import { PRESET_NAMES } from '../../models/presets.ts';
 import { randomWeights } from '../../models/weight-sources.ts';
 import { UsageError } from '../arguments.ts';
@@ -14,7 +14,6 @@ import { deviceOptions, flag, jsonArgs, text, whole } from '../options.ts';
 import { withProgress } from '../progress.ts';
 import { formatBytes, formatCount, formatSeconds } from '../text-layout.ts';
 import { checkFolderIsFree, checkFormat, writeModel } from '../write-model.ts';
-import { sizeAt } from '../../models/description.ts';
 
 const args: ArgsDef = {
   preset: { type: 'enum', options: [...PRESET_NAMES], description: 'a published shape' },
@@ -48,7 +47,9 @@ export const initCommand = defineCliCommand({
     { command: 'matmamba init --config config.json --out my-model --dtype bf16 --seed 7', says: 'your own shape' },
     { command: 'matmamba init --preset vision-35m --out vision --format pytorch', says: 'for the original implementation' },
   ],
-  notes: ['The same seed gives the same weights on every machine. Weights are written as they are drawn: any size needs little memory.'],
+  notes: [
+    'The same seed gives the same weights on every machine. Weights are written as they are drawn: any size needs little memory.',
+  ],
   run: initialise,
 });
 
@@ -68,5 +69,8 @@ async function initialise(given: z.output<typeof options>, _checked: unknown, io
   const seconds = (performance.now() - start) / 1000;
   const { parameters, bytes } = sizeAt(description, description.dModel);
   if (given.json) io.json({ folder, kind: description.kind, parameters, bytes: bytes[dtype], dtype, format, seed, seconds });
-  else io.line(`${folder}: ${formatCount(parameters)} parameters, ${formatBytes(bytes[dtype])} in ${dtype}, ${formatSeconds(seconds)}`);
+  else
+    io.line(
+      `${folder}: ${formatCount(parameters)} parameters, ${formatBytes(bytes[dtype])} in ${dtype}, ${formatSeconds(seconds)}`,
+    );
 }
