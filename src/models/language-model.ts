@@ -3,8 +3,9 @@
 import type { Checkpoint, JsonObject } from '../checkpoint/index.ts';
 import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } from '../elastic/granularity.ts';
 import { MatMambaError, refuseUnknownKeys, throwIfAborted } from '../errors.ts';
+import { gradientSpec } from '../graph/differentiate.ts';
 import type { Graph, Sym } from '../graph/graph.ts';
-import { embedding, lastRows, linear, linearCrossEntropy } from '../ops/index.ts';
+import { embedding, lastRows, linear, linearCrossEntropy, linearCrossEntropyBackward } from '../ops/index.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { type GenerateOptions, type GeneratedPiece, type Tokenizer, defaultTokenizerFor, generate } from '../text/index.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
@@ -19,6 +20,7 @@ import { prefillChunks } from './prefill.ts';
 import { type CallOptions, CALL_OPTION_KEYS, ModelRuntime } from './runtime.ts';
 import { type StackShape, hiddenWidth, stackParameters, stackState, traceStack } from './stack.ts';
 import { ModelState } from './state.ts';
+import { type TrainingShape, traceBackward, trainingInputs } from './training.ts';
 import { randomWeights } from './weight-sources.ts';
 
 const EMBEDDING = 'backbone.embedding.weight';
@@ -201,6 +203,24 @@ export class MatMambaLMHeadModel extends Model {
 
   #widths(options: WidthOptions): number[] {
     return resolveWidths(options, this.backbone.layers.map(({ mixer }) => mixer), this.config.dModel, (i) => `backbone.layers.${i}.mixer`);
+  }
+
+  /** One micro-batch of training; see `TrainableModel`. */
+  traceTraining(graph: Graph, shape: TrainingShape): void {
+    const { batch, length, dims } = shape;
+    const { declared } = this.parameters;
+    const table = graph.parameter(declared.get(EMBEDDING)!);
+    const weight = declared.has(HEAD) ? graph.parameter(declared.get(HEAD)!) : table;
+    const ids = graph.input('ids', [batch, length], 'i32');
+    const targets = graph.input('targets', [batch, length], 'i32');
+    const dLoss = graph.input('scale', [batch, length, 1], 'f32');
+    const sequence = { batch, length, training: trainingInputs(graph, shape) };
+    const h = graph.in('backbone.embedding', () => embedding({ ids, weight: table }).y);
+    const y = traceStack(graph, h, this.#stack, dims, declared, sequence, []);
+    const dWeight = graph.parameter(gradientSpec(declared.get(weight.value.name)!));
+    const head = graph.in('lm_head', () => linearCrossEntropyBackward({ x: y, weight, targets, dLoss, dWeight }));
+    graph.output('loss', head.loss);
+    traceBackward(graph, y, head.dx, shape.recompute);
   }
 
   /** Runs a long input `step` tokens at a time with carried state, and puts the wanted logits together. */

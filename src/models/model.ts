@@ -33,8 +33,10 @@ export interface MemoryReport {
 }
 
 export abstract class Model implements AsyncDisposable {
-  protected readonly runtime: ModelRuntime;
-  protected readonly parameters: ParameterSet;
+  /** @internal What the model runs on; trainers work through it. */
+  readonly runtime: ModelRuntime;
+  /** @internal */
+  readonly parameters: ParameterSet;
 
   protected constructor(runtime: ModelRuntime, parameters: ParameterSet) {
     this.runtime = runtime;

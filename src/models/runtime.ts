@@ -6,7 +6,7 @@
 import { type Arena, type Backend, type DeviceWeight, type OpProfile, type Program, type ProgramInputs, type WeightSource, type WeightStorage, WEIGHT_DTYPES, storageFor } from '../backends/backend.ts';
 import { type DeviceOptions, acquireBackend } from '../backends/open.ts';
 import { MatMambaError, nearestWord } from '../errors.ts';
-import { Graph } from '../graph/graph.ts';
+import { Graph, type ParameterSpec } from '../graph/graph.ts';
 import { sizeOf } from '../tensor/tensor.ts';
 import type { ParameterDeclaration } from './parameters.ts';
 
@@ -97,6 +97,26 @@ export class ModelRuntime {
     const program = this.#programs.get(key)?.program ?? this.#compile(trace);
     this.#remember(key, program);
     return program.run(inputs, { signal: options.signal, profile: options.onProfile });
+  }
+
+  /** Adds zeroed buffers that programs find as parameters of these names. @throws MEMORY; then none stays behind */
+  async allocate(specs: readonly ParameterSpec[]): Promise<void> {
+    this.checkOpen();
+    const zeros = (spec: ParameterSpec): WeightSource => ({ rows: (_, count) => new Float32Array(count * sizeOf(spec.shape.slice(1))) });
+    try {
+      for (const spec of specs) this.#weights.set(spec.name, await this.backend.upload(spec, 'f32', zeros(spec)));
+    } catch (error) {
+      this.release(specs);
+      throw error;
+    }
+  }
+
+  /** Frees buffers; programs that use them must not run again. */
+  release(specs: readonly ParameterSpec[]): void {
+    for (const { name } of specs) {
+      this.#weights.get(name)?.release();
+      this.#weights.delete(name);
+    }
   }
 
   /** A parameter's values as they are stored now. */

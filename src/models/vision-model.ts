@@ -3,18 +3,19 @@
 import type { JsonObject } from '../checkpoint/index.ts';
 import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } from '../elastic/granularity.ts';
 import { refuseUnknownKeys, throwIfAborted } from '../errors.ts';
-import type { Graph } from '../graph/graph.ts';
-import { linear, patchify, pool, visionTokens } from '../ops/index.ts';
+import type { Graph, Sym } from '../graph/graph.ts';
+import { linear, patchify, pool, softCrossEntropy, visionTokens } from '../ops/index.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { floatInput } from './call.ts';
 import { type MatMamba2VisionConfig, VISION_DEFAULTS, configFromJson, configToJson, ssmConfig, visionConfig } from './config.ts';
 import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
-import { mixerShape } from './mixer.ts';
+import { type TrainingInputs, mixerShape } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { type ParameterDeclaration, linearInit, matrix, normal, uniform, vector, zeros } from './parameters.ts';
 import { type CallOptions, CALL_OPTION_KEYS, ModelRuntime } from './runtime.ts';
 import { type StackShape, hiddenWidth, stackParameters, traceStack } from './stack.ts';
+import { type TrainingShape, traceBackward, trainingInputs } from './training.ts';
 import { randomWeights } from './weight-sources.ts';
 
 export interface VisionForwardOptions extends WidthOptions, CallOptions {
@@ -92,6 +93,23 @@ export class MatMamba2Vision extends Model {
   }
 
   #trace(graph: Graph, batch: number, dims: readonly number[]): void {
+    const { features, logits } = this.#traceScores(graph, batch, dims, undefined);
+    graph.output('features', features);
+    graph.output('logits', logits);
+  }
+
+  /** One micro-batch of training; see `TrainableModel`. */
+  traceTraining(graph: Graph, shape: TrainingShape): void {
+    const { batch, dims, recompute } = shape;
+    const { logits } = this.#traceScores(graph, batch, dims, trainingInputs(graph, shape));
+    const targets = graph.input('targets', [batch, this.config.nClasses], 'f32');
+    const scale = graph.input('scale', [batch, 1], 'f32');
+    const { loss, dLogits } = graph.in('head', () => softCrossEntropy({ logits, targets, scale }));
+    graph.output('loss', loss);
+    traceBackward(graph, logits, dLogits, recompute);
+  }
+
+  #traceScores(graph: Graph, batch: number, dims: readonly number[], training: TrainingInputs | undefined): { features: Sym; logits: Sym } {
     const { imageSize: S, patchSize, nClasses, dModel, pool: pooling } = this.config;
     const w = (name: string) => graph.parameter(this.parameters.declared.get(name)!);
     const images = graph.input('images', [batch, CHANNELS, S, S], 'f32');
@@ -101,12 +119,12 @@ export class MatMamba2Vision extends Model {
       const x = linear(embed, { segments: [{ start: 0, count: dModel }] }).y;
       return visionTokens({ x, classToken: w('cls_token'), position: w('pos_embed') }).y;
     });
-    const sequence = { batch, length: tokens.shape[1]! };
+    const sequence = { batch, length: tokens.shape[1]!, training };
     const y = traceStack(graph, tokens, this.#stack, dims, this.parameters.declared, sequence, []);
-    graph.in('head', () => {
+    return graph.in('head', () => {
       const features = pool({ x: y }, { average: pooling === 'avg' }).y;
-      graph.output('features', features);
-      graph.output('logits', linear({ x: features, weight: w('head.weight'), bias: w('head.bias') }, { segments: [{ start: 0, count: nClasses }] }).y);
+      const head = { x: features, weight: w('head.weight'), bias: w('head.bias') };
+      return { features, logits: linear(head, { segments: [{ start: 0, count: nClasses }] }).y };
     });
   }
 }

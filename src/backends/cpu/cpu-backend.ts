@@ -21,7 +21,7 @@ import {
 import { type BlasSetting, findBlas } from './blas.ts';
 import { HEAP_LIMIT_BYTES, Heap } from './heap.ts';
 import { type KernelModule, loadKernelModule } from './module.ts';
-import { CpuArena, CpuProgram } from './program.ts';
+import { CpuArena, type CpuHost, CpuProgram } from './program.ts';
 import { cpuKernels } from './table.ts';
 import { Team } from './team.ts';
 import { type WeightStorage as PlacedWeight, type WeightMemory, packInt8Rows, packRows, readInt8Rows, storageOf, unpackRows } from './weights.ts';
@@ -45,13 +45,11 @@ const MAXIMUM_SLOTS = 16384;
 /** An upload holds the event loop no longer than about this. */
 const BREATH_MS = 50;
 
-export class CpuBackend implements Backend {
+export class CpuBackend implements Backend, CpuHost {
   readonly name = 'cpu';
   readonly heap: Heap;
   readonly team: Team;
-  /** Whether `blas_sgemm` may be called. */
   readonly blas: boolean;
-  /** Address of the table from slot to address. */
   readonly slotTable: number;
   readonly #module: KernelModule;
   readonly #blasDescription: string;
@@ -93,7 +91,6 @@ export class CpuBackend implements Backend {
     };
   }
 
-  /** Where a kernel stands in the module's function table. */
   kernelIndex(name: string): number {
     const index = this.#module.kernels.get(name);
     if (index === undefined) throw new MatMambaError('INTERNAL', `the module has no kernel '${name}'`);

@@ -11,17 +11,30 @@ import type { CpuBuffer, CpuCall, CpuKernel, CpuNode, CpuState, CpuWeight } from
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
 import { untilAborted } from '../until-aborted.ts';
-import type { CpuBackend } from './cpu-backend.ts';
+import type { Heap } from './heap.ts';
 import { cpuKernels } from './table.ts';
+import type { Team } from './team.ts';
+
+/** What programs need of the backend that runs them. */
+export interface CpuHost {
+  readonly heap: Heap;
+  readonly team: Team;
+  /** Whether `blas_sgemm` may be called. */
+  readonly blas: boolean;
+  /** Address of the table from slot to address. */
+  readonly slotTable: number;
+  /** Where a kernel stands in the module's function table. */
+  kernelIndex(name: string): number;
+}
 
 /** The working memory of a model's programs; `epoch` changes when it moves. */
 export class CpuArena implements Arena {
-  readonly #backend: CpuBackend;
+  readonly #backend: CpuHost;
   pointer = 0;
   bytes = 0;
   epoch = 0;
 
-  constructor(backend: CpuBackend) {
+  constructor(backend: CpuHost) {
     this.#backend = backend;
   }
 
@@ -115,7 +128,7 @@ interface Table {
 }
 
 export class CpuProgram implements Program {
-  readonly backend: CpuBackend;
+  readonly backend: CpuHost;
   readonly weights: ReadonlyMap<string, CpuWeight>;
   plan: MemoryPlan | undefined;
   readonly #graph: Graph;
@@ -123,7 +136,7 @@ export class CpuProgram implements Program {
   #table: Table | undefined;
   #disposed = false;
 
-  constructor(backend: CpuBackend, graph: Graph, weights: ReadonlyMap<string, CpuWeight>, arena: CpuArena) {
+  constructor(backend: CpuHost, graph: Graph, weights: ReadonlyMap<string, CpuWeight>, arena: CpuArena) {
     this.backend = backend;
     this.weights = weights;
     this.#graph = graph;

@@ -17,7 +17,10 @@ import { gatedSiluCpu } from '../../ops/gated-silu/cpu.ts';
 import type { OpName } from '../../ops/index.ts';
 import { lastRowsBackwardCpu } from '../../ops/last-rows-backward/cpu.ts';
 import { lastRowsCpu } from '../../ops/last-rows/cpu.ts';
+import { linearCrossEntropyBackwardCpu } from '../../ops/linear-cross-entropy-backward/cpu.ts';
 import { linearCrossEntropyCpu } from '../../ops/linear-cross-entropy/cpu.ts';
+import { linearInputBackwardCpu } from '../../ops/linear-input-backward/cpu.ts';
+import { linearWeightBackwardCpu } from '../../ops/linear-weight-backward/cpu.ts';
 import { linearCpu } from '../../ops/linear/cpu.ts';
 import { normBackwardCpu } from '../../ops/norm-backward/cpu.ts';
 import { normCpu } from '../../ops/norm/cpu.ts';
@@ -50,6 +53,9 @@ export const cpuKernels: KernelTable<OpName, CpuKernel> = {
   last_rows_backward: lastRowsBackwardCpu,
   linear: linearCpu,
   linear_cross_entropy: linearCrossEntropyCpu,
+  linear_cross_entropy_backward: linearCrossEntropyBackwardCpu,
+  linear_input_backward: linearInputBackwardCpu,
+  linear_weight_backward: linearWeightBackwardCpu,
   norm: normCpu,
   norm_backward: normBackwardCpu,
   patchify: patchifyCpu,

@@ -12,7 +12,8 @@ const { module, memory, control, cells: CONTROL, thread, blas } = /** @type {Sta
 const port = /** @type {import('node:worker_threads').MessagePort} */ (parentPort);
 
 /**
- * Row-major C[m][n] = A[m][k] B[n][k]^T through the system's BLAS, on addresses in the shared memory.
+ * The system's BLAS on addresses in the shared memory, row-major: `sgemm` is C[m][n] = A[m][k] B[n][k]^T, `gemm` is
+ * C[m][n] = op(A)[m][k] op(B)[k][n] + beta C, where op transposes if its flag is 1.
  * @param {BlasLibrary} library
  */
 async function bindBlas(library) {
@@ -24,11 +25,20 @@ async function bindBlas(library) {
   );
   const base = Number(koffi.address(new Uint8Array(memory.buffer)));
   const [ROW_MAJOR, PLAIN, TRANSPOSED] = [101, 111, 112];
-  /** @type {(m: number, n: number, k: number, a: number, lda: number, b: number, ldb: number, c: number, ldc: number) => void} */
-  return (m, n, k, a, lda, b, ldb, c, ldc) =>
-    sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, base + (a >>> 0), lda, base + (b >>> 0), ldb, 0, base + (c >>> 0), ldc);
+  const at = (/** @type {number} */ pointer) => base + (pointer >>> 0);
+  return {
+    /** @type {(m: number, n: number, k: number, a: number, lda: number, b: number, ldb: number, c: number, ldc: number) => void} */
+    sgemm: (m, n, k, a, lda, b, ldb, c, ldc) => sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, at(a), lda, at(b), ldb, 0, at(c), ldc),
+    /** @type {(transA: number, transB: number, m: number, n: number, k: number, a: number, lda: number, b: number, ldb: number, beta: number, c: number, ldc: number) => void} */
+    gemm: (transA, transB, m, n, k, a, lda, b, ldb, beta, c, ldc) =>
+      sgemm(ROW_MAJOR, PLAIN + transA, PLAIN + transB, m, n, k, 1, at(a), lda, at(b), ldb, beta, at(c), ldc),
+  };
 }
 
+const noBlas = () => {
+  throw new Error('no BLAS is loaded');
+};
+const library = blas ? await bindBlas(blas) : { sgemm: noBlas, gemm: noBlas };
 const instance = await WebAssembly.instantiate(module, {
   env: {
     memory,
@@ -36,11 +46,8 @@ const instance = await WebAssembly.instantiate(module, {
       throw new Error('a kernel gave up');
     },
     now: () => performance.now(),
-    blas_sgemm: blas
-      ? await bindBlas(blas)
-      : () => {
-          throw new Error('no BLAS is loaded');
-        },
+    blas_sgemm: library.sgemm,
+    blas_gemm: library.gemm,
   },
 });
 const { work, finish } = /** @type {Record<string, (...args: number[]) => void>} */ (instance.exports);

@@ -1,0 +1,119 @@
+/**
+ * The device side of training: gradients and AdamW moments of every parameter, the programs that add a micro-batch's
+ * gradients, and the program that clips and updates. Nothing is computed on the host but scalars; programs are planned
+ * once per shape and replayed with new inputs (learning rate, step, loss scale and seed are inputs).
+ */
+
+import { MatMambaError } from '../errors.ts';
+import { gradientSpec } from '../graph/differentiate.ts';
+import type { Graph, ParameterSpec, Sym } from '../graph/graph.ts';
+import type { DeviceWeight, ProgramInputs } from '../backends/backend.ts';
+import type { CallOptions } from '../models/runtime.ts';
+import type { TrainableModel, TrainingShape } from '../models/training.ts';
+import { adamw, clipFactor, squareSum } from '../ops/index.ts';
+
+export interface AdamWOptions {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  /** Applied to tensors of two or more dimensions. */
+  readonly weightDecay: number;
+  /** Largest global norm of the gradients. */
+  readonly maxNorm: number;
+}
+
+export const ADAMW_DEFAULTS: AdamWOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+
+/** The buffers that AdamW keeps beside a parameter. */
+export const MOMENTS = ['m', 'v'] as const;
+
+function momentSpec({ name, shape, layout }: ParameterSpec, moment: (typeof MOMENTS)[number]): ParameterSpec {
+  return { name: `${name}#${moment}`, shape, layout, precise: true };
+}
+
+export class TrainingEngine {
+  readonly #model: TrainableModel;
+  readonly #options: AdamWOptions;
+  readonly #parameters: readonly ParameterSpec[];
+  readonly #buffers: readonly ParameterSpec[];
+
+  private constructor(model: TrainableModel, options: AdamWOptions) {
+    this.#model = model;
+    this.#options = options;
+    this.#parameters = [...model.parameters.declared.values()];
+    this.#buffers = this.#parameters.flatMap((spec) => [gradientSpec(spec), ...MOMENTS.map((moment) => momentSpec(spec, moment))]);
+  }
+
+  /**
+   * Allocates gradients and moments beside a float32 model.
+   * @throws OPTION for another dtype, MEMORY
+   */
+  static async attach(model: TrainableModel, options: Partial<AdamWOptions> = {}): Promise<TrainingEngine> {
+    if (model.runtime.dtype !== 'f32') {
+      throw new MatMambaError('OPTION', `a model in ${model.runtime.dtype} cannot be trained`, { hint: 'load it with dtype f32' });
+    }
+    const engine = new TrainingEngine(model, { ...ADAMW_DEFAULTS, ...options });
+    await model.runtime.allocate(engine.#buffers);
+    return engine;
+  }
+
+  /** Adds one micro-batch's gradients; returns the loss of every token (B * T) or image (B). @throws ABORTED, MEMORY */
+  async accumulate(shape: TrainingShape, inputs: ProgramInputs, options: CallOptions = {}): Promise<Float32Array> {
+    const { batch, length, dims, recompute, projDropRate, dropPathRate } = shape;
+    const key = ['train', batch, length, dims, recompute, projDropRate, dropPathRate].join('/');
+    const { loss } = await this.#model.runtime.run(key, (graph) => this.#model.traceTraining(graph, shape), inputs, options);
+    return loss!;
+  }
+
+  /**
+   * Clips the gradients by their global norm, takes one AdamW step, and zeroes them. A norm that is not finite leaves
+   * everything as it is.
+   * @returns the norm before clipping
+   */
+  async update(step: number, learningRate: number, options: CallOptions = {}): Promise<number> {
+    const { beta1, beta2, eps, weightDecay, maxNorm } = this.#options;
+    const settings = Float32Array.of(learningRate, beta1, beta2, eps, weightDecay, 1 - beta1 ** step, 1 - beta2 ** step);
+    const inputs = { settings, maxNorm: Float32Array.of(maxNorm) };
+    const { norm } = await this.#model.runtime.run('update', (graph) => this.#traceUpdate(graph), inputs, options);
+    return norm![0]!;
+  }
+
+  /** The gradient buffers, in the order of the parameters. */
+  gradients(): DeviceWeight[] {
+    return this.#parameters.map((spec) => this.#model.runtime.weight(gradientSpec(spec).name));
+  }
+
+  /** A parameter's moment. */
+  moment(spec: ParameterSpec, moment: (typeof MOMENTS)[number]): DeviceWeight {
+    return this.#model.runtime.weight(momentSpec(spec, moment).name);
+  }
+
+  /** The first parameter whose gradient is not finite, and which element. */
+  firstBadGradient(): { name: string; element: number; value: number } | undefined {
+    for (const [i, weight] of this.gradients().entries()) {
+      const values = weight.read(0, weight.spec.shape[0]!);
+      const element = values.findIndex((value) => !Number.isFinite(value));
+      if (element >= 0) return { name: this.#parameters[i]!.name, element, value: values[element]! };
+    }
+    return undefined;
+  }
+
+  /** Frees gradients and moments; the model stays. */
+  dispose(): void {
+    this.#model.runtime.release(this.#buffers);
+  }
+
+  #traceUpdate(graph: Graph): void {
+    const settings = graph.input('settings', [7], 'f32');
+    const maxNorm = graph.input('maxNorm', [1], 'f32');
+    let squares: Sym | undefined;
+    for (const spec of this.#parameters) squares = squareSum({ x: graph.parameter(gradientSpec(spec)), before: squares }).y;
+    const { factor, norm } = clipFactor({ squares, settings: maxNorm });
+    graph.output('norm', norm);
+    for (const spec of this.#parameters) {
+      const [dM, dV] = MOMENTS.map((moment) => graph.parameter(momentSpec(spec, moment)));
+      const operands = { weight: graph.parameter(spec), gradient: graph.parameter(gradientSpec(spec)), dM, dV, factor, settings };
+      graph.in(spec.name, () => adamw(operands, { decay: spec.shape.length >= 2 }));
+    }
+  }
+}
