@@ -38,6 +38,12 @@ import { linearCases } from './linear/cases.ts';
 import { linearReference } from './linear/reference.ts';
 import { linearCrossEntropyCases } from './linear-cross-entropy/cases.ts';
 import { linearCrossEntropyReference } from './linear-cross-entropy/reference.ts';
+import { linearCrossEntropyBackwardCases } from './linear-cross-entropy-backward/cases.ts';
+import { linearCrossEntropyBackwardReference } from './linear-cross-entropy-backward/reference.ts';
+import { linearInputBackwardCases } from './linear-input-backward/cases.ts';
+import { linearInputBackwardReference } from './linear-input-backward/reference.ts';
+import { linearWeightBackwardCases } from './linear-weight-backward/cases.ts';
+import { linearWeightBackwardReference } from './linear-weight-backward/reference.ts';
 import { normCases } from './norm/cases.ts';
 import { normReference } from './norm/reference.ts';
 import { normBackwardCases } from './norm-backward/cases.ts';
@@ -78,6 +84,9 @@ export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpC
   last_rows_backward: { cases: lastRowsBackwardCases, reference: lastRowsBackwardReference },
   linear: { cases: linearCases, reference: linearReference },
   linear_cross_entropy: { cases: linearCrossEntropyCases, reference: linearCrossEntropyReference },
+  linear_cross_entropy_backward: { cases: linearCrossEntropyBackwardCases, reference: linearCrossEntropyBackwardReference },
+  linear_input_backward: { cases: linearInputBackwardCases, reference: linearInputBackwardReference },
+  linear_weight_backward: { cases: linearWeightBackwardCases, reference: linearWeightBackwardReference },
   norm: { cases: normCases, reference: normReference },
   norm_backward: { cases: normBackwardCases, reference: normBackwardReference },
   patchify: { cases: patchifyCases, reference: patchifyReference },

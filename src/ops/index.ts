@@ -18,6 +18,9 @@ import { lastRows } from './last-rows/op.ts';
 import { lastRowsBackward } from './last-rows-backward/op.ts';
 import { linear } from './linear/op.ts';
 import { linearCrossEntropy } from './linear-cross-entropy/op.ts';
+import { linearCrossEntropyBackward } from './linear-cross-entropy-backward/op.ts';
+import { linearInputBackward } from './linear-input-backward/op.ts';
+import { linearWeightBackward } from './linear-weight-backward/op.ts';
 import { norm } from './norm/op.ts';
 import { normBackward } from './norm-backward/op.ts';
 import { patchify } from './patchify/op.ts';
@@ -48,6 +51,9 @@ export {
   lastRowsBackward,
   linear,
   linearCrossEntropy,
+  linearCrossEntropyBackward,
+  linearInputBackward,
+  linearWeightBackward,
   norm,
   normBackward,
   patchify,
@@ -79,6 +85,9 @@ export const OPS = {
   last_rows_backward: lastRowsBackward,
   linear,
   linear_cross_entropy: linearCrossEntropy,
+  linear_cross_entropy_backward: linearCrossEntropyBackward,
+  linear_input_backward: linearInputBackward,
+  linear_weight_backward: linearWeightBackward,
   norm,
   norm_backward: normBackward,
   patchify,

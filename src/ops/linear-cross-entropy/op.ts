@@ -1,6 +1,7 @@
 /** The language model's head and loss in one op, so that the logits of all tokens never exist at once. */
 
 import { MatMambaError } from '../../errors.ts';
+import { linearCrossEntropyBackward } from '../linear-cross-entropy-backward/op.ts';
 import { defineOp } from '../op.ts';
 
 /**
@@ -13,6 +14,9 @@ export const linearCrossEntropy = defineOp({
   outputs: { loss: ({ leading }) => ({ shape: [...leading, 1] }) },
   attributes: {},
   flops: ({ rows, D, V }) => rows! * V! * (2 * D! + 4),
+  gradient({ inputs: { x, weight, targets }, grads: { loss: dLoss }, into, accumulate }) {
+    return { x: linearCrossEntropyBackward({ x, weight, targets, dLoss, dWeight: accumulate('weight') }, {}, { dx: into('x') }).dx };
+  },
   check({ targets }) {
     if (targets!.value.dtype === 'i32') return;
     throw new MatMambaError('SHAPE', `linear_cross_entropy: 'targets' expected int32, got ${targets!.value.dtype}`);

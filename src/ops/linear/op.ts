@@ -3,6 +3,8 @@
 import { MatMambaError } from '../../errors.ts';
 import { type Segment, segmentColumns } from '../../graph/graph.ts';
 import { formatShape } from '../../tensor/tensor.ts';
+import { linearInputBackward } from '../linear-input-backward/op.ts';
+import { linearWeightBackward } from '../linear-weight-backward/op.ts';
 import { defineOp } from '../op.ts';
 
 const NO_SEGMENTS: readonly Segment[] = [];
@@ -24,6 +26,13 @@ export const linear = defineOp({
   outputs: { y: ({ leading }, { segments }) => ({ shape: [...leading, linearWidth(segments)] }) },
   attributes: { segments: NO_SEGMENTS },
   flops: ({ rows, K }, { segments }) => 2 * rows! * K! * segments.reduce((sum, { count }) => sum + count, 0),
+  gradient({ inputs: { x, weight, bias }, grads, attributes, wants, into, accumulate }) {
+    const dy = grads.y!.reshapeRows(x!.shape.slice(0, -1));
+    const dWeight = accumulate('weight');
+    const dBias = bias && accumulate('bias');
+    if (dWeight || dBias) linearWeightBackward({ x, dy, dWeight, dBias }, attributes);
+    return wants('x') ? { x: linearInputBackward({ dy, weight }, { ...attributes, width: x!.width }, { dx: into('x') }).dx } : {};
+  },
   check({ weight, bias }, { segments }, { axes: { K } }) {
     const { shape } = weight!;
     const fail = (message: string): never => {
