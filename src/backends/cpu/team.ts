@@ -43,6 +43,8 @@ export class Team {
       const { Worker } = await import('node:worker_threads');
       const worker = new Worker(new URL('./worker.js', import.meta.url), {
         name: `matmamba-cpu-${thread}`,
+        // Flags of the process, such as --input-type, may forbid a worker to start from a file.
+        execArgv: [],
         workerData: { module, memory: heap.memory, control, cells: CONTROL, thread, blas: blas ?? null },
       });
       team.#workers.push(worker);
