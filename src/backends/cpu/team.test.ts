@@ -1,21 +1,28 @@
 /** What happens when something goes wrong on the team: kernels that trap, workers that die, aborts, disposal. */
 
+import { createRequire, syncBuiltinESMExports } from 'node:module';
 import type { Worker } from 'node:worker_threads';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { randomIds } from '../../../test/support/reference-model.ts';
 import { MatMambaLMHeadModel, tensor } from '../../index.ts';
 import { CpuBackend } from './cpu-backend.ts';
 
-const workers = vi.hoisted(() => [] as Worker[]);
-vi.mock('node:worker_threads', async (original) => {
-  const threads = await original<typeof import('node:worker_threads')>();
-  class WatchedWorker extends threads.Worker {
+// Workers are made by code that imports the class when it needs it; here they are also written down.
+const workers: Worker[] = [];
+const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker };
+const { Worker: PlainWorker } = threads;
+beforeAll(() => {
+  threads.Worker = class extends PlainWorker {
     constructor(...args: ConstructorParameters<typeof Worker>) {
       super(...args);
       workers.push(this);
     }
-  }
-  return { ...threads, Worker: WatchedWorker };
+  };
+  syncBuiltinESMExports();
+});
+afterAll(() => {
+  threads.Worker = PlainWorker;
+  syncBuiltinESMExports();
 });
 
 const THREADS = 3;
