@@ -14,7 +14,7 @@ import type { Io } from './io.ts';
 import type { DeviceSettings } from './options.ts';
 import { EMBEDDED_MODEL, embeddedModelFolder } from './package-files.ts';
 import { Progress, withProgress } from './progress.ts';
-import { formatBytes } from './text-layout.ts';
+import { formatBytes, formatCount } from './text-layout.ts';
 
 export interface ModelChoice {
   readonly model?: string | undefined;
@@ -129,7 +129,7 @@ async function load<M>(
   io: Io,
   open: (path: string, options: PretrainedOptions<never>) => Promise<M>,
 ): Promise<M> {
-  return withProgress({ label: 'loading', format: formatBytes }, (progress) =>
+  return withProgress({ label: 'loading', format: (bytes) => `${formatCount(bytes / 4)} parameters` }, (progress) =>
     open(located.path, {
       ...settings,
       signal: io.signal,

@@ -66,7 +66,7 @@ export class Progress {
       process.stderr.write(`${[`${this.#label}: ${percent}`, amounts, rate, left].filter(Boolean).join(', ')}\n`);
       return;
     }
-    const room = (process.stderr.columns || 80) - 1;
+    const room = (process.stderr.columns || 80) - 3;
     const filled = Math.round(share * BAR_CELLS);
     const bar = '#'.repeat(filled) + '-'.repeat(BAR_CELLS - filled);
     // The narrower the terminal, the less is said.
