@@ -39,6 +39,8 @@ export interface DeviceWeight {
   readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array };
   /** Overwrites all of it once all earlier runs are done; later runs see the new values. */
   write(source: WeightSource): Promise<void>;
+  /** Its float32 memory as it is stored, padding included, where the host can reach it; else undefined. */
+  hostView(): Float32Array | undefined;
   release(): void;
 }
 

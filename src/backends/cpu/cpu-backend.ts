@@ -5,7 +5,7 @@
 
 import { MatMambaError, throwIfAborted } from '../../errors.ts';
 import type { Graph, ParameterSpec } from '../../graph/graph.ts';
-import type { CpuWeight, WeightDType } from '../../ops/cpu-kernel.ts';
+import { type CpuWeight, type WeightDType, bufferFloats } from '../../ops/cpu-kernel.ts';
 import {
   type Arena,
   type Backend,
@@ -248,6 +248,10 @@ class StoredWeight implements DeviceWeight, CpuWeight {
 
   readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array } {
     return readInt8Rows(this.#placed, this.#memory, first, count);
+  }
+
+  hostView(): Float32Array | undefined {
+    return this.dtype === 'f32' ? this.#backend.heap.floats(this.pointer, bufferFloats(this)) : undefined;
   }
 
   release(): void {

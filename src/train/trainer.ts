@@ -1,0 +1,219 @@
+/**
+ * The training loop: micro-batches at the widths that the strategy asks for, one clipped AdamW step, logs, held-out
+ * losses and checkpoints on schedule. Everything random is a function of (seed, step, micro-batch), so a run that is
+ * killed and started again from its last checkpoint repeats the unbroken run bit for bit.
+ *
+ * With several processes every rank computes its rows of each micro-batch, gradients are summed over the ranks, and
+ * rank 0 writes.
+ */
+
+import type { ProgramInputs } from '../backends/backend.ts';
+import type { Communicator } from '../distributed/communicator.ts';
+import { type Share, batchRows } from '../distributed/shares.ts';
+import { MatMambaError, throwIfAborted } from '../errors.ts';
+import type { TrainableModel, TrainingShape } from '../models/training.ts';
+import { Random } from '../tensor/random.ts';
+import type { TrainingEngine } from './engine.ts';
+import type { GradientSum } from './gradient-sum.ts';
+
+/** One part of a step: a width, its share of the loss, and which batch it reads. */
+export interface MicroBatch {
+  /** `level 4`, or the name of a mix: what logs group losses by. */
+  readonly label: string;
+  /** dims of every layer. */
+  readonly widths: readonly number[];
+  /** Share in the step's loss; all of a step sum up to 1. */
+  readonly weight: number;
+  /** Place in the step: another place, another batch. */
+  readonly index: number;
+}
+
+/** Where batches come from. */
+export interface TrainingData {
+  /** Inputs of the given rows of a global micro-batch, without `scale` and `seed`. */
+  inputs(step: number, index: number, rows: Share, signal?: AbortSignal): Promise<ProgramInputs>;
+}
+
+export interface StepRecord {
+  /** Steps done, this one included. */
+  readonly step: number;
+  /** Mean loss of each label in this step, nats. */
+  readonly losses: Readonly<Record<string, number>>;
+  readonly learningRate: number;
+  /** Global norm of the gradients before clipping. */
+  readonly gradientNorm: number;
+  readonly seconds: number;
+}
+
+export interface TrainerHooks {
+  /** After every step, on rank 0. */
+  onStep(record: StepRecord): void | Promise<void>;
+  /** Held-out losses by label; called when due, on rank 0. */
+  validate?: (step: number) => Promise<Readonly<Record<string, number>>>;
+  onValidation?: (step: number, losses: Readonly<Record<string, number>>) => void | Promise<void>;
+  /** Writes a checkpoint after so many steps, on rank 0. */
+  save(step: number, bestLoss: number): Promise<void>;
+  /** Writes the best model so far, on rank 0. */
+  saveBest?: (step: number, loss: number) => Promise<void>;
+}
+
+export interface TrainerOptions {
+  readonly model: TrainableModel;
+  readonly engine: TrainingEngine;
+  readonly data: TrainingData;
+  readonly communicator: Communicator;
+  readonly gradientSum: GradientSum;
+  readonly hooks: TrainerHooks;
+  readonly microBatches: (step: number) => readonly MicroBatch[];
+  /** Learning rate of a step, counted from 0. */
+  readonly learningRate: (step: number) => number;
+  readonly steps: number;
+  /** Rows of a global micro-batch: sequences or images. */
+  readonly batch: number;
+  /** Losses in a row: tokens of a sequence, 1 for an image. */
+  readonly lossesPerRow: number;
+  readonly shape: Pick<TrainingShape, 'length' | 'recompute' | 'projDropRate' | 'dropPathRate'>;
+  readonly seed: number;
+  readonly validateEvery: number;
+  readonly saveEvery: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Trains from `firstStep` (steps done already) to the end. On an abort a checkpoint is written first.
+ * @returns the best held-out loss
+ * @throws WEIGHTS when a loss or gradient is not finite: nothing is updated or saved, the last checkpoint stays
+ */
+export async function train(options: TrainerOptions, firstStep: number, bestBefore = Infinity): Promise<number> {
+  const { engine, communicator, hooks, steps, saveEvery, validateEvery, signal } = options;
+  const leads = communicator.rank === 0;
+  const rows = batchRows(options.batch, communicator);
+  const queue = new Prefetch(options, rows, firstStep);
+  let best = bestBefore;
+  let saved = firstStep;
+  const save = async (step: number): Promise<void> => {
+    if (saved === step) return;
+    saved = step;
+    if (leads) await hooks.save(step, best);
+    await communicator.barrier();
+  };
+  try {
+    for (let step = firstStep; step < steps; step++) {
+      const started = performance.now();
+      const losses = await runStep(options, queue, step, rows);
+      await options.gradientSum.reduce(engine, communicator);
+      const learningRate = options.learningRate(step);
+      const gradientNorm = await engine.update(step + 1, learningRate, {});
+      if (!Number.isFinite(gradientNorm)) throw divergence(engine, step, losses);
+      const seconds = (performance.now() - started) / 1000;
+      if (leads) await hooks.onStep({ step: step + 1, losses, learningRate, gradientNorm, seconds });
+      const isLast = step + 1 === steps;
+      if (hooks.validate && (isLast || (step + 1) % validateEvery === 0)) best = await validate(options, step + 1, best);
+      if (isLast || (step + 1) % saveEvery === 0) await save(step + 1);
+      if (signal?.aborted) {
+        await save(step + 1);
+        throwIfAborted(signal);
+      }
+    }
+  } finally {
+    await queue.drain();
+  }
+  return best;
+}
+
+/** All micro-batches of a step; mean losses by label over all ranks. */
+async function runStep(options: TrainerOptions, queue: Prefetch, step: number, rows: Share): Promise<Record<string, number>> {
+  const { engine, communicator, shape, batch, lossesPerRow, seed } = options;
+  const mine = rows.end - rows.start;
+  const parts = options.microBatches(step);
+  const sums = new Float64Array(parts.length);
+  const random = new Random(seed, 'dropout');
+  const [key0, key1] = [random.uint32() | 0, random.uint32() | 0];
+  for (const [i, { widths, weight, index }] of parts.entries()) {
+    const inputs = await queue.take(step, index);
+    const scale = new Float32Array(mine * lossesPerRow).fill(weight / (batch * lossesPerRow));
+    // Every (step, micro-batch, rank) draws its own masks.
+    const place = (step * parts.length + index) * communicator.size + communicator.rank;
+    const given = { ...inputs, scale, seed: Int32Array.of(key0 ^ place, key1) };
+    const loss = await engine.accumulate({ ...shape, batch: mine, dims: widths }, given, {});
+    for (const value of loss) sums[i]! += value;
+  }
+  await communicator.allReduceSum(sums);
+  const totals: Record<string, { sum: number; count: number }> = {};
+  for (const [i, { label }] of parts.entries()) {
+    const total = (totals[label] ??= { sum: 0, count: 0 });
+    total.sum += sums[i]!;
+    total.count += batch * lossesPerRow;
+  }
+  return Object.fromEntries(Object.entries(totals).map(([label, { sum, count }]) => [label, sum / count]));
+}
+
+/** Rank 0 measures the held-out losses; the best model by their mean is kept. */
+async function validate({ communicator, hooks, signal }: TrainerOptions, step: number, best: number): Promise<number> {
+  const result = Float64Array.of(best);
+  if (communicator.rank === 0) {
+    throwIfAborted(signal);
+    const losses = await hooks.validate!(step);
+    await hooks.onValidation?.(step, losses);
+    const values = Object.values(losses);
+    const mean = values.reduce((a, b) => a + b, 0) / values.length;
+    if (mean < best) {
+      result[0] = mean;
+      await hooks.saveBest?.(step, mean);
+    }
+  }
+  await communicator.broadcast(result, 0);
+  return result[0]!;
+}
+
+function divergence(engine: TrainingEngine, step: number, losses: Record<string, number>): MatMambaError {
+  const bad = engine.firstBadGradient();
+  const where = bad ? `the gradient of ${bad.name} is ${bad.value} at element ${bad.element}` : 'the norm of the gradients is not finite';
+  const list = Object.entries(losses).map(([label, loss]) => `${label}: ${loss.toFixed(4)}`);
+  return new MatMambaError('WEIGHTS', `step ${step + 1} diverged: ${where} (${list.join(', ')})`, {
+    hint: 'no weight was changed; go on from the last checkpoint with a lower learning rate or a longer warm-up',
+  });
+}
+
+/** Prepares the next micro-batch while the one before it runs. */
+class Prefetch {
+  readonly #options: TrainerOptions;
+  readonly #rows: Share;
+  readonly #ahead = new Map<string, Promise<ProgramInputs>>();
+
+  constructor(options: TrainerOptions, rows: Share, firstStep: number) {
+    this.#options = options;
+    this.#rows = rows;
+    if (firstStep < options.steps) this.#prepare(firstStep, options.microBatches(firstStep)[0]!.index);
+  }
+
+  async take(step: number, index: number): Promise<ProgramInputs> {
+    const key = `${step}/${index}`;
+    const ready = this.#ahead.get(key) ?? this.#prepare(step, index);
+    const inputs = await ready;
+    this.#ahead.delete(key);
+    const next = this.#after(step, index);
+    if (next) this.#prepare(...next);
+    return inputs;
+  }
+
+  /** Waits for what is being read, so that its files can be closed. */
+  async drain(): Promise<void> {
+    await Promise.allSettled(this.#ahead.values());
+  }
+
+  #prepare(step: number, index: number): Promise<ProgramInputs> {
+    const { data, signal } = this.#options;
+    const inputs = data.inputs(step, index, this.#rows, signal);
+    inputs.catch(() => {});
+    this.#ahead.set(`${step}/${index}`, inputs);
+    return inputs;
+  }
+
+  #after(step: number, index: number): [number, number] | undefined {
+    const parts = this.#options.microBatches(step);
+    const at = parts.findIndex((part) => part.index === index) + 1;
+    if (at < parts.length) return [step, parts[at]!.index];
+    return step + 1 < this.#options.steps ? [step + 1, this.#options.microBatches(step + 1)[0]!.index] : undefined;
+  }
+}
