@@ -111,12 +111,17 @@ export class ModelRuntime {
     }
   }
 
-  /** Frees buffers; programs that use them must not run again. */
+  /** Frees buffers once what runs is done, and forgets all programs: some know where the buffers lay. */
   release(specs: readonly ParameterSpec[]): void {
-    for (const { name } of specs) {
-      this.#weights.get(name)?.release();
-      this.#weights.delete(name);
-    }
+    const buffers = specs.map(({ name }) => this.#weights.get(name));
+    this.#dropPrograms();
+    void this.backend.settled().then(() => {
+      for (const buffer of buffers) {
+        if (!buffer) continue;
+        buffer.release();
+        if (this.#weights.get(buffer.spec.name) === buffer) this.#weights.delete(buffer.spec.name);
+      }
+    });
   }
 
   /** A parameter's values as they are stored now. */
@@ -150,9 +155,7 @@ export class ModelRuntime {
   }
 
   async #free(): Promise<void> {
-    for (const { program } of this.#programs.values()) program.dispose();
-    this.#programs.clear();
-    this.#cacheBytes = 0;
+    this.#dropPrograms();
     await this.backend.settled();
     this.#arena.dispose();
     for (const weight of this.#weights.values()) weight.release();
@@ -202,6 +205,12 @@ export class ModelRuntime {
       this.#forget(oldest);
       held.program.dispose();
     }
+  }
+
+  #dropPrograms(): void {
+    for (const { program } of this.#programs.values()) program.dispose();
+    this.#programs.clear();
+    this.#cacheBytes = 0;
   }
 
   #forget(key: string): void {
