@@ -27,7 +27,11 @@ async function output(script: string, flags?: readonly string[]): Promise<string
 }
 
 test('a process that forgets to dispose ends by itself', async () => {
-  expect(await output(`const lm = await MatMambaLMHeadModel.create(config); console.log((await lm.forward(ids)).logits.shape.join());`)).toBe('1,4,40\n');
+  expect(
+    await output(
+      `const lm = await MatMambaLMHeadModel.create(config); console.log((await lm.forward(ids)).logits.shape.join());`,
+    ),
+  ).toBe('1,4,40\n');
 });
 
 test('a process that never runs its model ends by itself', async () => {
@@ -98,7 +102,9 @@ test('models share one team, and the last one to go takes it along', async () =>
 });
 
 test('a failure that nobody handles ends the process with its message', async () => {
-  const { code, stderr } = await runScript(`${header} const lm = await MatMambaLMHeadModel.create(config); lm.forward(ids, { mrlLevel: 3 });`);
+  const { code, stderr } = await runScript(
+    `${header} const lm = await MatMambaLMHeadModel.create(config); lm.forward(ids, { mrlLevel: 3 });`,
+  );
   expect(code).toBe(1);
   expect(stderr).toMatch(/mrlLevel 3 does not divide/);
 });

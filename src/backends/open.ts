@@ -30,7 +30,10 @@ export async function acquireBackend(options: DeviceOptions): Promise<{ backend:
   const key = `${device}/${threads ?? 'all'}/${blas}`;
   let shared = open.get(key);
   if (!shared) {
-    const made: SharedBackend = { backend: openCpu({ ...(threads === undefined ? {} : { threads }), blas }, () => forget(key, made)), users: 0 };
+    const made: SharedBackend = {
+      backend: openCpu({ ...(threads === undefined ? {} : { threads }), blas }, () => forget(key, made)),
+      users: 0,
+    };
     open.set(key, made);
     shared = made;
   }

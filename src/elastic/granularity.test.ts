@@ -5,7 +5,8 @@ import { describe, expect, test } from 'vitest';
 import { checkDims, dimsOfLevel, resolveWidths, widthStep } from './granularity.ts';
 
 const modelWidths = fc.integer({ min: 1, max: 64 }).map((n) => 32 * n);
-const isWidth = (dims: number, dModel: number): boolean => Number.isInteger(dims) && dims >= 1 && dims <= dModel && (2 * dims) % (dModel / 32) === 0;
+const isWidth = (dims: number, dModel: number): boolean =>
+  Number.isInteger(dims) && dims >= 1 && dims <= dModel && (2 * dims) % (dModel / 32) === 0;
 
 function refused(call: () => unknown): { code: string; hint: string } | undefined {
   try {
@@ -61,7 +62,9 @@ describe('widths', () => {
     const layers = Array.from({ length: 3 }, () => ({ mixnmatch: false, mixnmatchDims: 64 }));
     const path = (i: number): string => `layers.${i}.mixer`;
     expect(resolveWidths({ mixnmatchDims: 8 }, layers, 64, path)).toEqual([8, 8, 8]);
-    expect(resolveWidths({ mixnmatchDims: Int32Array.of(8, 16, 64) as unknown as number[] }, layers, 64, path)).toEqual([8, 16, 64]);
+    expect(resolveWidths({ mixnmatchDims: Int32Array.of(8, 16, 64) as unknown as number[] }, layers, 64, path)).toEqual([
+      8, 16, 64,
+    ]);
     expect(resolveWidths({}, [{ mixnmatch: true, mixnmatchDims: 5 }, ...layers.slice(1)], 64, path)).toEqual([5, 64, 64]);
     expect(() => resolveWidths({ mixnmatchDims: [8, 8, 65] }, layers, 64, path)).toThrow(/layers\.2\.mixer/);
     expect(() => resolveWidths({ mixnmatchDims: [8, 8] }, layers, 64, path)).toThrow(/2 widths for 3 layers/);

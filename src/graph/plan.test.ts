@@ -32,7 +32,12 @@ function build(plans: readonly NodePlan[], outputs: readonly number[]): { graph:
     const first = inputs['i0']!;
     const shapes = plan.outputs.map((shape, k) => (plan.inPlace && k === 0 ? first.shape : shape));
     const made = Object.fromEntries(shapes.map((shape, k) => [`o${k}`, graph.value(`v${i}.${k}`, shape)]));
-    const op: OpDefinition = { name: `op${i}`, flops: () => 0, inPlace: plan.inPlace ? { o0: 'i0', o1: 'i0' } : {}, gradient: undefined };
+    const op: OpDefinition = {
+      name: `op${i}`,
+      flops: () => 0,
+      inPlace: plan.inPlace ? { o0: 'i0', o1: 'i0' } : {},
+      gradient: undefined,
+    };
     graph.addNode({ op, inputs, outputs: made, attributes: {} });
     scratch.set(i, plan.scratch);
     all.push(...Object.values(made));
@@ -63,7 +68,9 @@ test('no two live regions overlap, all are aligned and inside the arena', () => 
         const node = graph.nodes[i]!;
         const takenOver = Object.entries(node.op.inPlace).flatMap(([output, input]) => {
           const [to, from] = [node.outputs[output]?.value, node.inputs[input]?.value];
-          return to && from && plan.offsets.get(to.id) === plan.offsets.get(from.id) && lastUse.get(from.id) === i ? [from.id] : [];
+          return to && from && plan.offsets.get(to.id) === plan.offsets.get(from.id) && lastUse.get(from.id) === i
+            ? [from.id]
+            : [];
         });
         const regions: Region[] = [];
         for (const value of graph.values) {
@@ -94,7 +101,12 @@ test('a chain of values needs the memory of two, in place of one', () => {
     let sym = graph.input('x', [64, 64], 'f32');
     for (let i = 0; i < 10; i++) {
       const y = graph.value(`v${i}`, [64, 64]);
-      graph.addNode({ op: { name: 'op', flops: () => 0, inPlace: inPlace ? { y: 'x' } : {}, gradient: undefined }, inputs: { x: sym }, outputs: { y }, attributes: {} });
+      graph.addNode({
+        op: { name: 'op', flops: () => 0, inPlace: inPlace ? { y: 'x' } : {}, gradient: undefined },
+        inputs: { x: sym },
+        outputs: { y },
+        attributes: {},
+      });
       sym = y;
     }
     graph.output('y', sym);

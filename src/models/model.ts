@@ -93,7 +93,8 @@ export abstract class Model implements AsyncDisposable {
     }
     checkTensors(found, declared, aliases, 'the state dict');
     const sourceOf = tensorWeights(tensors, nameOf);
-    for (const declaration of declared.values()) sourceOf(declaration).rows(0, declaration.shape[0]!);
+    // Checks all before anything is written; without waiting, so that the new weights take their turn now.
+    for (const declaration of declared.values()) void sourceOf(declaration).rows(0, declaration.shape[0]!);
     await this.runtime.replace([...declared.values()], sourceOf);
   }
 

@@ -225,7 +225,7 @@ describe('files from outside', () => {
     await withFolder(async (folder) => {
       await savedWith(folder, (tensors) => ({ ...tensors, 'backbone.layers.2.norm.weight': tensor(new Float32Array(64)) }));
       await expect(load(folder)).rejects.toMatchObject(code('WEIGHTS'));
-      await savedWith(folder, ({ 'backbone.norm_f.weight': _, ...rest }) => rest);
+      await savedWith(folder, (tensors) => Object.fromEntries(Object.entries(tensors).filter(([name]) => name !== 'backbone.norm_f.weight')));
       await expect(load(folder)).rejects.toThrow(/lacks backbone\.norm_f\.weight/);
       await savedWith(folder, same, (config) => ({ ...config, d_model: 128 }));
       await expect(load(folder)).rejects.toMatchObject(code('SHAPE'));

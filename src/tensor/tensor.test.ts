@@ -2,7 +2,22 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { DTYPES, Random, Tensor, bf16ToFloat, bytesOf, f16ToFloat, floatToBf16, floatToF16, fromFloat32, philox, tensor, tensorFromBytes, toFloat32, viewAs } from './index.ts';
+import {
+  DTYPES,
+  Random,
+  Tensor,
+  bf16ToFloat,
+  bytesOf,
+  f16ToFloat,
+  floatToBf16,
+  floatToF16,
+  fromFloat32,
+  philox,
+  tensor,
+  tensorFromBytes,
+  toFloat32,
+  viewAs,
+} from './index.ts';
 
 const code = (name: string): Error => expect.objectContaining({ name: 'MatMambaError', code: name }) as Error;
 
@@ -55,7 +70,10 @@ describe('tensor', () => {
 describe('conversion', () => {
   test('every half and every bfloat16 survives the way through float32', () => {
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
-    for (const [dtype, to, from] of [['f16', f16ToFloat, floatToF16], ['bf16', bf16ToFloat, floatToBf16]] as const) {
+    for (const [dtype, to, from] of [
+      ['f16', f16ToFloat, floatToF16],
+      ['bf16', bf16ToFloat, floatToBf16],
+    ] as const) {
       const floats = new Float32Array(65536);
       toFloat32(dtype, bits, floats);
       const back = fromFloat32(dtype, floats);
@@ -64,7 +82,8 @@ describe('conversion', () => {
           expect(Number.isNaN(to(i)) && Number.isNaN(to(back[i]!))).toBe(true);
           continue;
         }
-        if (back[i] !== i || !Object.is(to(i), floats[i]) || from(floats[i]!) !== i) throw new Error(`${dtype} ${i}: ${floats[i]} became ${back[i]}`);
+        if (back[i] !== i || !Object.is(to(i), floats[i]) || from(floats[i]!) !== i)
+          throw new Error(`${dtype} ${i}: ${floats[i]} became ${back[i]}`);
       }
     }
   });
@@ -86,12 +105,19 @@ describe('conversion', () => {
       }
     };
     fc.assert(
-      fc.property(fc.oneof(fc.float({ noNaN: true, noDefaultInfinity: true }), fc.float({ min: -70000, max: 70000, noNaN: true }), fc.float({ min: Math.fround(-1e-4), max: Math.fround(1e-4), noNaN: true })), (x) => {
-        nearest(x, f16ToFloat, floatToF16(x), 65504);
-        nearest(x, bf16ToFloat, floatToBf16(x), 3.389e38);
-        expect(fromFloat32('bf16', Float32Array.of(x))[0]).toBe(floatToBf16(x));
-        expect(fromFloat32('f16', Float32Array.of(x))[0]).toBe(floatToF16(x));
-      }),
+      fc.property(
+        fc.oneof(
+          fc.float({ noNaN: true, noDefaultInfinity: true }),
+          fc.float({ min: -70000, max: 70000, noNaN: true }),
+          fc.float({ min: Math.fround(-1e-4), max: Math.fround(1e-4), noNaN: true }),
+        ),
+        (x) => {
+          nearest(x, f16ToFloat, floatToF16(x), 65504);
+          nearest(x, bf16ToFloat, floatToBf16(x), 3.389e38);
+          expect(fromFloat32('bf16', Float32Array.of(x))[0]).toBe(floatToBf16(x));
+          expect(fromFloat32('f16', Float32Array.of(x))[0]).toBe(floatToF16(x));
+        },
+      ),
       { seed: 1, numRuns: 2000 },
     );
     expect(f16ToFloat(floatToF16(65520))).toBe(Infinity);
@@ -105,9 +131,21 @@ describe('random numbers', () => {
     const out = new Uint32Array(4);
     const f = 0xffffffff;
     const answers: [[number, number, number, number], [number, number], number[]][] = [
-      [[0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
-      [[f, f, f, f], [f, f], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]],
-      [[0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0], [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]],
+      [
+        [0, 0, 0, 0],
+        [0, 0],
+        [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
+      ],
+      [
+        [f, f, f, f],
+        [f, f],
+        [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd],
+      ],
+      [
+        [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
+        [0xa4093822, 0x299f31d0],
+        [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1],
+      ],
     ];
     for (const [counter, key, expected] of answers) {
       philox(...counter, ...key, out);

@@ -25,7 +25,13 @@ export function perturbed(tensors: StateDict, seed: number, size = 0.1): Record<
     if (moved.has(value)) continue;
     const random = new Random(seed, name);
     const floats = value.toFloat32();
-    moved.set(value, tensor(floats.map((x) => x + size * random.normal()), value.shape));
+    moved.set(
+      value,
+      tensor(
+        floats.map((x) => x + size * random.normal()),
+        value.shape,
+      ),
+    );
   }
   return Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name, moved.get(value)!]));
 }
@@ -118,7 +124,7 @@ function mixer(w: Weights, config: SsmConfig, u: Rows, dims: number, state: Refe
       for (const [k, row] of state.window.entries()) row[c] = history[k + 1]!;
     }
     const [B, C] = [mixed.subarray(E, E + N), mixed.subarray(E + N)];
-    let y = new Float64Array(e);
+    let y: Float64Array = new Float64Array(e);
     for (let head = 0; head < heads; head++) {
       const raw = softplus(project(x, inProj, inBias, 2 * E + 2 * N + head) + dtBias[head]!);
       const dt = Math.min(Math.max(raw, config.dtLimit[0]), config.dtLimit[1]);
@@ -136,7 +142,13 @@ function mixer(w: Weights, config: SsmConfig, u: Rows, dims: number, state: Refe
     }
     if (!config.rmsnorm) y = y.map((value, i) => value * silu(z[i]!));
     else if (config.normBeforeGate) y = norm(y, w.get('norm.weight'), undefined, 1e-5).map((value, i) => value * silu(z[i]!));
-    else y = norm(y.map((value, i) => value * silu(z[i]!)), w.get('norm.weight'), undefined, 1e-5);
+    else
+      y = norm(
+        y.map((value, i) => value * silu(z[i]!)),
+        w.get('norm.weight'),
+        undefined,
+        1e-5,
+      );
     return Float64Array.from({ length: D }, (_, i) => project(y, outProj, outBias, i));
   });
 }
@@ -145,7 +157,10 @@ function mlp(w: Weights, x: Float64Array): Float64Array {
   const fc1 = rowsOf(w.get('fc1.weight'), x.length);
   const hidden = fc1.length / 2;
   const fc2 = rowsOf(w.get('fc2.weight'), hidden);
-  const inner = Float64Array.from({ length: hidden }, (_, i) => project(x, fc1, undefined, i) * silu(project(x, fc1, undefined, hidden + i)));
+  const inner = Float64Array.from(
+    { length: hidden },
+    (_, i) => project(x, fc1, undefined, i) * silu(project(x, fc1, undefined, hidden + i)),
+  );
   return Float64Array.from({ length: x.length }, (_, i) => project(inner, fc2, undefined, i));
 }
 
@@ -168,7 +183,10 @@ function stack(w: Weights, h: Rows, { ssm, eps, dims, states }: StackConfig): Ro
     residual = add(residual, mixer(w.under(`layers.${i}.mixer.`), ssm, normed(`layers.${i}.norm`, residual), width, states[i]!));
     if (w.has(`layers.${i}.mlp.fc1.weight`)) {
       const inputs = normed(`layers.${i}.norm2`, residual);
-      residual = add(residual, inputs.map((row) => mlp(w.under(`layers.${i}.mlp.`), row)));
+      residual = add(
+        residual,
+        inputs.map((row) => mlp(w.under(`layers.${i}.mlp.`), row)),
+      );
     }
   }
   return normed('norm_f', residual);
@@ -179,7 +197,13 @@ function flat(rows: Rows): Float64Array {
 }
 
 /** x: (B, T, D) -> (B, T, D). `states`: one per sequence, updated. */
-export function referenceBlock(weights: StateDict, config: MatMamba2Config, x: Tensor, dims: number, states?: readonly ReferenceState[]): Float64Array {
+export function referenceBlock(
+  weights: StateDict,
+  config: MatMamba2Config,
+  x: Tensor,
+  dims: number,
+  states?: readonly ReferenceState[],
+): Float64Array {
   const [B, T] = x.shape as [number, number, number];
   const rows = rowsOf(x.toFloat32(), config.dModel);
   const sequences = Array.from({ length: B }, (_, b) =>

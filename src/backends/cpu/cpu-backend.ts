@@ -24,7 +24,15 @@ import { type KernelModule, loadKernelModule } from './module.ts';
 import { CpuArena, type CpuHost, CpuProgram } from './program.ts';
 import { cpuKernels } from './table.ts';
 import { Team } from './team.ts';
-import { type WeightStorage as PlacedWeight, type WeightMemory, packInt8Rows, packRows, readInt8Rows, storageOf, unpackRows } from './weights.ts';
+import {
+  type WeightStorage as PlacedWeight,
+  type WeightMemory,
+  packInt8Rows,
+  packRows,
+  readInt8Rows,
+  storageOf,
+  unpackRows,
+} from './weights.ts';
 import type { Shape } from '../../tensor/tensor.ts';
 
 export interface CpuOptions {
@@ -79,7 +87,9 @@ export class CpuBackend implements Backend, CpuHost {
   }
 
   capabilities(): Capabilities {
-    const unsupported = Object.entries(cpuKernels).flatMap(([op, kernel]) => ('unsupported' in kernel ? [[op, String(kernel.unsupported)]] : []));
+    const unsupported = Object.entries(cpuKernels).flatMap(([op, kernel]) =>
+      'unsupported' in kernel ? [[op, String(kernel.unsupported)]] : [],
+    );
     return {
       device: 'cpu',
       threads: this.team.threads,
@@ -125,7 +135,9 @@ export class CpuBackend implements Backend, CpuHost {
   createSlot(bytes: number): StateSlot {
     const index = this.#freeSlots.pop() ?? this.#slotCount;
     if (index >= MAXIMUM_SLOTS) {
-      throw new MatMambaError('MEMORY', `all ${MAXIMUM_SLOTS} state slots are taken`, { hint: 'dispose of states that are no longer needed' });
+      throw new MatMambaError('MEMORY', `all ${MAXIMUM_SLOTS} state slots are taken`, {
+        hint: 'dispose of states that are no longer needed',
+      });
     }
     const pointer = this.heap.allocate(bytes, 'a state');
     if (index === this.#slotCount) this.#slotCount++;
@@ -181,7 +193,14 @@ class StoredWeight implements DeviceWeight, CpuWeight {
   readonly #placed: PlacedWeight;
   #released = false;
 
-  constructor(backend: CpuBackend, spec: ParameterSpec, storage: WeightStorage, placed: PlacedWeight, pointer: number, scales: number) {
+  constructor(
+    backend: CpuBackend,
+    spec: ParameterSpec,
+    storage: WeightStorage,
+    placed: PlacedWeight,
+    pointer: number,
+    scales: number,
+  ) {
     this.#backend = backend;
     this.spec = spec;
     this.storage = storage;

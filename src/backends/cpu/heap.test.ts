@@ -9,39 +9,48 @@ const ALIGN = 256;
 describe('heap', () => {
   test('random allocations and frees', () => {
     fc.assert(
-      fc.property(fc.array(fc.record({ size: fc.oneof(fc.integer({ min: 0, max: 4000 }), fc.integer({ min: 0, max: 2 ** 20 })), free: fc.nat(100) }), { maxLength: 150 }), (steps) => {
-        const heap = new Heap();
-        const live: { pointer: number; size: number; mark: number }[] = [];
-        let used = 0;
-        const whole = (size: number): number => Math.max(ALIGN, Math.ceil(size / ALIGN) * ALIGN);
-        for (const [mark, { size, free }] of steps.entries()) {
-          if (free > 55 && live.length > 0) {
-            const [gone] = live.splice(free % live.length, 1);
-            const values = heap.bytes(gone!.pointer, gone!.size);
-            if (!values.every((value) => value === gone!.mark % 251)) throw new Error('a block was overwritten');
-            heap.free(gone!.pointer);
-            used -= whole(gone!.size);
-          } else {
-            const pointer = heap.allocate(size, 'test');
-            if (pointer % ALIGN !== 0) throw new Error(`${pointer} is not aligned`);
-            heap.bytes(pointer, size).fill(mark % 251);
-            live.push({ pointer, size, mark });
-            used += whole(size);
+      fc.property(
+        fc.array(
+          fc.record({
+            size: fc.oneof(fc.integer({ min: 0, max: 4000 }), fc.integer({ min: 0, max: 2 ** 20 })),
+            free: fc.nat(100),
+          }),
+          { maxLength: 150 },
+        ),
+        (steps) => {
+          const heap = new Heap();
+          const live: { pointer: number; size: number; mark: number }[] = [];
+          let used = 0;
+          const whole = (size: number): number => Math.max(ALIGN, Math.ceil(size / ALIGN) * ALIGN);
+          for (const [mark, { size, free }] of steps.entries()) {
+            if (free > 55 && live.length > 0) {
+              const [gone] = live.splice(free % live.length, 1);
+              const values = heap.bytes(gone!.pointer, gone!.size);
+              if (!values.every((value) => value === gone!.mark % 251)) throw new Error('a block was overwritten');
+              heap.free(gone!.pointer);
+              used -= whole(gone!.size);
+            } else {
+              const pointer = heap.allocate(size, 'test');
+              if (pointer % ALIGN !== 0) throw new Error(`${pointer} is not aligned`);
+              heap.bytes(pointer, size).fill(mark % 251);
+              live.push({ pointer, size, mark });
+              used += whole(size);
+            }
+            expect(heap.usedBytes).toBe(used);
+            const sorted = live.toSorted((a, b) => a.pointer - b.pointer);
+            for (const [i, block] of sorted.entries()) {
+              if (i > 0 && sorted[i - 1]!.pointer + whole(sorted[i - 1]!.size) > block.pointer) throw new Error('blocks overlap');
+            }
           }
-          expect(heap.usedBytes).toBe(used);
-          const sorted = live.toSorted((a, b) => a.pointer - b.pointer);
-          for (const [i, block] of sorted.entries()) {
-            if (i > 0 && sorted[i - 1]!.pointer + whole(sorted[i - 1]!.size) > block.pointer) throw new Error('blocks overlap');
-          }
-        }
-        for (const { pointer } of live) heap.free(pointer);
-        expect(heap.usedBytes).toBe(0);
-        // Everything is one free block again: a block as large as the memory fits without growing it.
-        const { byteLength } = heap.memory.buffer;
-        const all = heap.allocate(byteLength - (1 << 20), 'test');
-        expect(all).toBe(1 << 20);
-        expect(heap.memory.buffer.byteLength).toBe(byteLength);
-      }),
+          for (const { pointer } of live) heap.free(pointer);
+          expect(heap.usedBytes).toBe(0);
+          // Everything is one free block again: a block as large as the memory fits without growing it.
+          const { byteLength } = heap.memory.buffer;
+          const all = heap.allocate(byteLength - (1 << 20), 'test');
+          expect(all).toBe(1 << 20);
+          expect(heap.memory.buffer.byteLength).toBe(byteLength);
+        },
+      ),
       { numRuns: 40, seed: 1 },
     );
   });
@@ -59,7 +68,9 @@ describe('heap', () => {
 
   test('more than the address space is refused, and the heap goes on', () => {
     const heap = new Heap();
-    expect(() => heap.allocate(HEAP_LIMIT_BYTES + 2 * WASM_PAGE_BYTES, 'a test')).toThrow(expect.objectContaining({ code: 'MEMORY', hint: expect.stringContaining('4 GiB') }));
+    expect(() => heap.allocate(HEAP_LIMIT_BYTES + 2 * WASM_PAGE_BYTES, 'a test')).toThrow(
+      expect.objectContaining({ code: 'MEMORY', hint: expect.stringContaining('4 GiB') }),
+    );
     expect(heap.usedBytes).toBe(0);
     const pointer = heap.allocate(1000, 'test');
     heap.free(pointer);

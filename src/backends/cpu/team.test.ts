@@ -84,7 +84,12 @@ describe('traps', () => {
         return n;
       }),
     );
-    expect((await Promise.allSettled(calls)).map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'rejected']);
+    expect((await Promise.allSettled(calls)).map(({ status }) => status)).toEqual([
+      'fulfilled',
+      'rejected',
+      'fulfilled',
+      'rejected',
+    ]);
     expect(order).toEqual([1, 2, 3, 4]);
   });
 });
@@ -150,7 +155,12 @@ describe('abort and dispose', () => {
     for (let round = 0; round < 30; round++) {
       const controller = new AbortController();
       setTimeout(() => controller.abort(), round % 6);
-      const outcome = await team.exclusive(() => team.run(table, calls, 0, controller.signal)).then(() => 'done', (error: { code: string }) => error.code);
+      const outcome = await team
+        .exclusive(() => team.run(table, calls, 0, controller.signal))
+        .then(
+          () => 'done',
+          (error: { code: string }) => error.code,
+        );
       expect(['done', 'ABORTED']).toContain(outcome);
       if (outcome === 'ABORTED') aborted++;
       heap.floats(y, 48).fill(-1);

@@ -26,7 +26,12 @@ export class Team {
   #trap: string | undefined;
   #dead: string | undefined;
 
-  private constructor(heap: Heap, threads: number, start: (control: number, thread: number) => Promise<TeamWorker>, onLost?: () => void) {
+  private constructor(
+    heap: Heap,
+    threads: number,
+    start: (control: number, thread: number) => Promise<TeamWorker>,
+    onLost?: () => void,
+  ) {
     this.#heap = heap;
     this.#onLost = onLost;
     this.threads = threads;
@@ -38,7 +43,13 @@ export class Team {
   }
 
   /** Starts `threads` workers over the heap's memory; they are awaited by the first run. */
-  static start(heap: Heap, module: WebAssembly.Module, threads: number, blas: BlasLibrary | undefined, onLost?: () => void): Team {
+  static start(
+    heap: Heap,
+    module: WebAssembly.Module,
+    threads: number,
+    blas: BlasLibrary | undefined,
+    onLost?: () => void,
+  ): Team {
     const begin = async (control: number, thread: number): Promise<TeamWorker> => {
       const { Worker } = await import('node:worker_threads');
       const worker = new Worker(new URL('./worker.js', import.meta.url), {
