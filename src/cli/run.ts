@@ -27,6 +27,7 @@ const COMMANDS: Readonly<Record<string, { readonly description: string; readonly
     description: 'a model in another file format or dtype',
     load: async () => (await import('./commands/convert.ts')).convertCommand,
   },
+  data: { description: 'text into token files for training', load: async () => (await import('./commands/data.ts')).dataCommand },
   bench: {
     description: 'how fast this machine runs a model',
     load: async () => (await import('./commands/bench.ts')).benchCommand,

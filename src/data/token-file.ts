@@ -10,6 +10,7 @@ export const TOKEN_FILE_MAGIC = 20240520;
 export const TOKEN_FILE_VERSION = 1;
 export const TOKEN_FILE_HEADER_BYTES = 1024;
 const TOKEN_BYTES = 2;
+const LITTLE_ENDIAN = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
 export class TokenFile implements AsyncDisposable {
   readonly path: string;
@@ -48,12 +49,17 @@ export class TokenFile implements AsyncDisposable {
    */
   async read(first: number, count: number, vocabSize = Infinity, signal?: AbortSignal): Promise<Int32Array> {
     throwIfAborted(signal);
+    return new Int32Array(await this.readIds(first, count, vocabSize));
+  }
+
+  /** The same as 16-bit numbers, which is how the file holds them. @throws as `read` */
+  async readIds(first: number, count: number, vocabSize = Infinity): Promise<Uint16Array> {
     if (first < 0 || count < 0 || first + count > this.length) {
       throw new MatMambaError('FORMAT', `${this.path} holds ${this.length} tokens, not tokens ${first} to ${first + count}`);
     }
     const bytes = await readBytes(this.path, this.#file, TOKEN_FILE_HEADER_BYTES + TOKEN_BYTES * first, TOKEN_BYTES * count);
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const tokens = Int32Array.from({ length: count }, (_, i) => view.getUint16(TOKEN_BYTES * i, true));
+    const tokens = LITTLE_ENDIAN ? new Uint16Array(bytes.buffer) : new Uint16Array(Buffer.from(bytes.buffer).swap16().buffer);
+    if (vocabSize >= 2 ** 16) return tokens;
     const bad = tokens.findIndex((id) => id >= vocabSize);
     if (bad < 0) return tokens;
     throw new MatMambaError(
