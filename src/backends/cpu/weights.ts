@@ -64,7 +64,8 @@ export function storageOf(spec: ParameterSpec, dtype: WeightDType, options: { re
   const panelRows = Math.ceil(rows / PANEL) * PANEL;
   if (dtype !== 'i8') return { ...plain, dtype, stride, bytes: 2 * panelRows * stride };
   const groupSize = Math.min(options.groupSize ?? stride, stride);
-  if (groupSize < 1 || groupSize % 16 !== 0) throw new MatMambaError('OPTION', `int8 groups of ${groupSize} columns: not a multiple of 16`);
+  if (groupSize < 1 || groupSize % 16 !== 0)
+    throw new MatMambaError('OPTION', `int8 groups of ${groupSize} columns: not a multiple of 16`);
   const scaleGroups = Math.ceil(stride / groupSize);
   return { ...plain, dtype, stride, bytes: panelRows * stride, scaleBytes: 4 * panelRows * scaleGroups, groupSize, scaleGroups };
 }
@@ -100,7 +101,13 @@ export function packRows(storage: WeightStorage, memory: WeightMemory, firstRow:
 }
 
 /** Writes int8 rows that are quantised already: `scales` holds `scaleGroups` per row. */
-export function packInt8Rows(storage: WeightStorage, memory: WeightMemory, firstRow: number, values: Int8Array, scales: Float32Array): void {
+export function packInt8Rows(
+  storage: WeightStorage,
+  memory: WeightMemory,
+  firstRow: number,
+  values: Int8Array,
+  scales: Float32Array,
+): void {
   const { columns, stride, scaleGroups } = storage;
   const rows = rowsIn(storage, firstRow, values.length);
   if (scales.length !== rows * scaleGroups) {
@@ -152,7 +159,12 @@ export function unpackRows(storage: WeightStorage, memory: WeightMemory, firstRo
 }
 
 /** Copies rows as they are stored in int8: contiguous values, and the scales of each row. */
-export function readInt8Rows(storage: WeightStorage, memory: WeightMemory, firstRow: number, count: number): { values: Int8Array; scales: Float32Array } {
+export function readInt8Rows(
+  storage: WeightStorage,
+  memory: WeightMemory,
+  firstRow: number,
+  count: number,
+): { values: Int8Array; scales: Float32Array } {
   const { columns, stride, scaleGroups } = storage;
   const source = int8s(memory.values);
   const values = new Int8Array(count * columns);
@@ -250,15 +262,20 @@ function packInt8(storage: WeightStorage, memory: WeightMemory, firstRow: number
       const end = Math.min(first + groupSize, columns);
       let largest = 0;
       let sum = 0;
-      for (let i = first; i < end; i++) {
-        const magnitude = Math.abs(source[from + i]!);
+      for (let i = from + first; i < from + end; i++) {
+        const magnitude = Math.abs(source[i]!);
         sum += magnitude;
-        if (magnitude > largest) largest = magnitude;
+        largest = Math.max(largest, magnitude);
       }
-      const scale = Math.fround(largest / 127);
-      scales[scaleAt(scaleGroups, firstRow + row, group)] = sum < Infinity ? scale : NaN;
-      const inverse = scale > 0 && sum < Infinity ? 1 / scale : 0;
-      for (let i = first; i < end; i++) target[at + int8Column(i)] = source[from + i]! * inverse + ROUND - ROUND;
+      const finite = sum < Infinity;
+      const scale = finite ? Math.fround(largest / 127) : NaN;
+      scales[scaleAt(scaleGroups, firstRow + row, group)] = scale;
+      const inverse = scale > 0 ? 1 / scale : 0;
+      for (let i = first; i < end; i += 8) {
+        const to = at + 8 * i;
+        const count = Math.min(8, end - i);
+        for (let j = 0; j < count; j++) target[to + j] = source[from + i + j]! * inverse + ROUND - ROUND;
+      }
     }
     for (let i = columns; i < stride; i++) target[at + int8Column(i)] = 0;
   }

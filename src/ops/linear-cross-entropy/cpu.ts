@@ -1,5 +1,5 @@
 import { paddedColumns } from '../../graph/graph.ts';
-import { type CpuKernel, type CpuNode, call } from '../cpu-kernel.ts';
+import { type CpuCall, type CpuKernel, type CpuNode, call } from '../cpu-kernel.ts';
 import { linearCalls, linearScratchBytes } from '../linear/cpu.ts';
 
 /** Rows whose logits exist at once: enough to make packing the head's weight cheap, 25 MB at a vocabulary of 50,000. */
@@ -26,29 +26,29 @@ export const linearCrossEntropyCpu: CpuKernel = {
     const weight = node.weight('weight');
     const vocabulary = weight.shape[0]!;
     const logits = { pointer: node.scratch, stride: paddedColumns(vocabulary) };
-    const chunks = Array.from({ length: Math.ceil(x.rows / CHUNK_ROWS) }, (_, i) => i * CHUNK_ROWS);
-    return chunks.flatMap((first) => {
+    const calls: CpuCall[] = [];
+    for (let first = 0; first < x.rows; first += CHUNK_ROWS) {
       const rows = Math.min(CHUNK_ROWS, x.rows - first);
-      return [
-        ...linearCalls(node, node.scratch + logitsBytes(node), {
-          x: { pointer: x.pointer + 4 * first * x.stride, stride: x.stride },
-          y: logits,
-          rows,
-          k: x.width,
-          weight,
-          bias: undefined,
-          segments: [{ start: 0, count: vocabulary }],
-        }),
-        call('cross_entropy_rows', {
-          logits: logits.pointer,
-          logitsStride: logits.stride,
-          rows,
-          vocabulary,
-          targets: targets.pointer + 4 * first,
-          loss: loss.pointer + 4 * first * loss.stride,
-          lossStride: loss.stride,
-        }),
-      ];
-    });
+      const product = linearCalls(node, node.scratch + logitsBytes(node), {
+        x: { pointer: x.pointer + 4 * first * x.stride, stride: x.stride },
+        y: logits,
+        rows,
+        k: x.width,
+        weight,
+        bias: undefined,
+        segments: [{ start: 0, count: vocabulary }],
+      });
+      const losses = call('cross_entropy_rows', {
+        logits: logits.pointer,
+        logitsStride: logits.stride,
+        rows,
+        vocabulary,
+        targets: targets.pointer + 4 * first,
+        loss: loss.pointer + 4 * first * loss.stride,
+        lossStride: loss.stride,
+      });
+      calls.push(...product, losses);
+    }
+    return calls;
   },
 };

@@ -29,7 +29,10 @@ export function weightArguments(weight: CpuWeight) {
   };
 }
 
-function planOf({ threads, blas }: Team, { rows, k, weight, segments }: Pick<LinearOperands, 'rows' | 'k' | 'weight' | 'segments'>): LinearPlan {
+function planOf(
+  { threads, blas }: Team,
+  { rows, k, weight, segments }: Pick<LinearOperands, 'rows' | 'k' | 'weight' | 'segments'>,
+): LinearPlan {
   const counts = segments.map(({ count }) => count);
   return planLinear({ rows, k, counts, dtype: weight.dtype, groupSize: weight.groupSize }, threads, blas);
 }
@@ -72,7 +75,12 @@ export function linearCalls(team: Team, scratch: number, operands: LinearOperand
     columns[i]!,
   ]);
   const args = [...Object.values(head), ...tail];
-  return quantisedBytes > 0 ? [{ kernel: 'linear_quantise', args }, { kernel, args }] : [{ kernel, args }];
+  return quantisedBytes > 0
+    ? [
+        { kernel: 'linear_quantise', args },
+        { kernel, args },
+      ]
+    : [{ kernel, args }];
 }
 
 export const linearCpu: CpuKernel = {

@@ -116,3 +116,13 @@ export function transpose(a: v128, b: v128, c: v128, d: v128, target: usize, ste
   v128.store(target + 2 * step, v128.shuffle<f32>(ab1, cd1, 0, 1, 4, 5));
   v128.store(target + 3 * step, v128.shuffle<f32>(ab1, cd1, 2, 3, 6, 7));
 }
+
+/**
+ * Reads a line of memory every 64 bytes of 8 rows, row after row: one ascending stream, which hardware fetches ahead
+ * of. Kernels that then read the rows side by side find them in the cache. Atomic, because other loads would be dropped.
+ */
+export function touchRows(first: usize, rows: usize, rowBytes: usize, bytes: usize): void {
+  for (let row: usize = 0; row < rows; row++, first += rowBytes) {
+    for (let at = first; at < first + bytes; at += 64) atomic.load<i32>(at);
+  }
+}

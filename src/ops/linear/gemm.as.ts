@@ -25,7 +25,7 @@ import {
   yAt,
   zeroPanel,
 } from './arguments.as';
-import { evens, odds, scaled, transpose } from './dequantise.as';
+import { evens, odds, scaled, touchRows, transpose } from './dequantise.as';
 
 /** Computes this thread's part of the grid. */
 export function linearGemm(address: usize, thread: i32, threads: i32): void {
@@ -73,6 +73,7 @@ function pack(args: LinearArguments, segment: LinearSegment, panel: i32, target:
   if (args.dtype == F32) {
     const first = segment.weight + (<usize>(panel * PANEL) * stride << 2);
     const last = segment.count - 1 - panel * PANEL;
+    touchRows(first, <usize>min(last + 1, PANEL), stride << 2, <usize>args.k << 2);
     for (let half = 0; half < 2; half++) {
       let a = first + (<usize>min(4 * half, last) * stride << 2);
       let b = first + (<usize>min(4 * half + 1, last) * stride << 2);

@@ -1,5 +1,10 @@
 /**
  * The product of one or a few rows with float32, bfloat16 or half weights, read once where they lie: bound by memory.
+ *
+ * Measured on the linears of a 130M model at one row, two cores, where a loop that only reads reaches 35 to 37 GB/s:
+ * float32 35, bfloat16 37, half 26. Loading eight halves at once and splitting even from odd ones beat two widening
+ * loads (37 against 27). A float32 weight row times up to 4 rows took 0.65 to 0.95 ms at 3392 x 768 on one core, two
+ * weight rows at a time 0.95 to 1.33 because they break the one ascending stream, packing 1.2.
  */
 
 import { madd } from '../as/simd.as';
@@ -19,7 +24,7 @@ import {
   yAt,
   zeroPanel,
 } from './arguments.as';
-import { evens, odds, scaled } from './dequantise.as';
+import { evens, odds, scaled, touchRows } from './dequantise.as';
 
 /** 2^56: its square undoes the 2^-112 of halves; multiplied with x and with the sum, neither overflows. */
 const HALF_SCALE_ROOT: f32 = 7.205759403792794e16;
@@ -155,10 +160,8 @@ function floatPanel(args: LinearArguments, segment: LinearSegment, panel: i32): 
     else rowPrefixes(args, segment, panel, weight, last, valid);
     return;
   }
-  for (let pair: usize = 0; pair < 4; pair++) {
-    const w0 = weight + min<usize>(2 * pair, last) * bytes;
-    const w1 = weight + min<usize>(2 * pair + 1, last) * bytes;
-    for (let row = 0; row < args.rows; row += 4) floatTile(args, row, w0, w1, yAt(args, segment, row, panel) + (pair << 3));
+  for (let lane: usize = 0; lane <= last; lane++) {
+    for (let row = 0; row < args.rows; row += 4) floatTile(args, row, weight + lane * bytes, yAt(args, segment, row, panel) + (lane << 2));
   }
   for (let row = 0; row < args.rows; row++) {
     const at = yAt(args, segment, row, panel);
@@ -242,43 +245,38 @@ function dot(x: usize, w: usize, k: i32): v128 {
   return f32x4.add(f32x4.add(c0, c1), f32x4.add(c2, c3));
 }
 
-/** Up to 4 rows of x times 2 rows of the weight; columns run along the lanes, so nothing is packed. */
-function floatTile(args: LinearArguments, row: i32, w0: usize, w1: usize, y: usize): void {
+/** Up to 4 rows of x times one row of the weight; columns run along the lanes, so nothing is packed. */
+function floatTile(args: LinearArguments, row: i32, w: usize, y: usize): void {
   const rows = args.rows - row;
   const x0 = xAt(args, row);
   const x1 = xAt(args, row + min(1, rows - 1));
   const x2 = xAt(args, row + min(2, rows - 1));
   const x3 = xAt(args, row + min(3, rows - 1));
-  let c00 = f32x4.splat(0);
-  let c01 = f32x4.splat(0);
-  let c10 = f32x4.splat(0);
-  let c11 = f32x4.splat(0);
-  let c20 = f32x4.splat(0);
-  let c21 = f32x4.splat(0);
-  let c30 = f32x4.splat(0);
-  let c31 = f32x4.splat(0);
+  let c0 = f32x4.splat(0);
+  let c1 = f32x4.splat(0);
+  let c2 = f32x4.splat(0);
+  let c3 = f32x4.splat(0);
+  let d0 = f32x4.splat(0);
+  let d1 = f32x4.splat(0);
+  let d2 = f32x4.splat(0);
+  let d3 = f32x4.splat(0);
   const bytes = <usize>args.k << 2;
-  for (let at: usize = 0; at < bytes; at += 16) {
-    const b0 = v128.load(w0 + at);
-    const b1 = v128.load(w1 + at);
-    const a0 = v128.load(x0 + at);
-    c00 = madd(a0, b0, c00);
-    c01 = madd(a0, b1, c01);
-    const a1 = v128.load(x1 + at);
-    c10 = madd(a1, b0, c10);
-    c11 = madd(a1, b1, c11);
-    const a2 = v128.load(x2 + at);
-    c20 = madd(a2, b0, c20);
-    c21 = madd(a2, b1, c21);
-    const a3 = v128.load(x3 + at);
-    c30 = madd(a3, b0, c30);
-    c31 = madd(a3, b1, c31);
+  for (let at: usize = 0; at < bytes; at += 32) {
+    const b = v128.load(w + at);
+    c0 = madd(v128.load(x0 + at), b, c0);
+    c1 = madd(v128.load(x1 + at), b, c1);
+    c2 = madd(v128.load(x2 + at), b, c2);
+    c3 = madd(v128.load(x3 + at), b, c3);
+    const d = v128.load(w + at, 16);
+    d0 = madd(v128.load(x0 + at, 16), d, d0);
+    d1 = madd(v128.load(x1 + at, 16), d, d1);
+    d2 = madd(v128.load(x2 + at, 16), d, d2);
+    d3 = madd(v128.load(x3 + at, 16), d, d3);
   }
-  const low = sumLanes4(c00, c01, c10, c11);
-  const high = sumLanes4(c20, c21, c30, c31);
+  const sums = sumLanes4(f32x4.add(c0, d0), f32x4.add(c1, d1), f32x4.add(c2, d2), f32x4.add(c3, d3));
   const step = <usize>args.yStride << 2;
-  v128.store64_lane(y, low, 0);
-  if (rows > 1) v128.store64_lane(y + step, low, 1);
-  if (rows > 2) v128.store64_lane(y + 2 * step, high, 0);
-  if (rows > 3) v128.store64_lane(y + 3 * step, high, 1);
+  v128.store32_lane(y, sums, 0);
+  if (rows > 1) v128.store32_lane(y + step, sums, 1);
+  if (rows > 2) v128.store32_lane(y + 2 * step, sums, 2);
+  if (rows > 3) v128.store32_lane(y + 3 * step, sums, 3);
 }

@@ -9,13 +9,13 @@ import type { WeightDType } from '../cpu-kernel.ts';
 /** Columns that kernels compute at once, and rows of a stored panel. */
 const PANEL = 8;
 /** Largest number of rows for which the weights are read where they lie. */
-const FEW_ROWS: Readonly<Record<Exclude<WeightDType, 'i8'>, number>> = { f32: 12, bf16: 12, f16: 8 };
+const FEW_ROWS: Readonly<Record<Exclude<WeightDType, 'i8'>, number>> = { f32: 4, bf16: 12, f16: 3 };
 /** Smallest number of rows that a BLAS computes faster, its weights dequantised first unless they are float32. */
-const BLAS_ROWS: Readonly<Record<WeightDType, number>> = { f32: 16, bf16: 32, f16: 32, i8: 64 };
+const BLAS_ROWS: Readonly<Record<WeightDType, number>> = { f32: 5, bf16: 16, f16: 16, i8: 32 };
 /** Packing a weight costs as much as multiplying so many rows with it. */
 const PACK_ROWS = 8;
 /** Bytes of packed weights, and of rows of x, that are worked on while they stay in the cache of one core. */
-const WEIGHT_BLOCK_BYTES = 192 * 1024;
+const WEIGHT_BLOCK_BYTES = 96 * 1024;
 const ROW_BLOCK_BYTES = 256 * 1024;
 /** Columns of dequantised weights in one call of a BLAS. */
 const BLAS_BLOCK_COLUMNS = 128;
@@ -70,7 +70,14 @@ export function planLinear(shape: LinearShape, threads: number, blas: boolean): 
   if (rows <= FEW_ROWS[dtype]) return { ...whole, kernel: 'linear_few_rows', rowParts: 1, columnParts: threads };
   const blockPanels = Math.min(panels, Math.max(1, Math.floor(WEIGHT_BLOCK_BYTES / (4 * PANEL * k))));
   const threadBytes = 4 * PANEL * k * blockPanels;
-  return { ...whole, kernel: 'linear_gemm', ...grid(rows, panels, threads, PACK_ROWS), blockRows: rowBlock(4 * k), blockPanels, threadBytes };
+  return {
+    ...whole,
+    kernel: 'linear_gemm',
+    ...grid(rows, panels, threads, PACK_ROWS),
+    blockRows: rowBlock(4 * k),
+    blockPanels,
+    threadBytes,
+  };
 }
 
 /** Bytes of scratch that the plan needs. */

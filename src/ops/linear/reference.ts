@@ -3,7 +3,12 @@ import type { HostValue, Reference } from '../cases.ts';
 import { linearWidth } from './op.ts';
 
 /** x . weight^T + bias in float64; shared with `linear_cross_entropy`. */
-export function linearRows(x: HostValue, weight: HostValue, bias: HostValue | undefined, segments: readonly Segment[]): HostValue {
+export function linearRows(
+  x: HostValue,
+  weight: HostValue,
+  bias: HostValue | undefined,
+  segments: readonly Segment[],
+): HostValue {
   const width = x.shape.at(-1)!;
   const stride = weight.shape[1]!;
   const rows = x.data.length / width;
