@@ -10,10 +10,14 @@ import { addNormCases } from './add-norm/cases.ts';
 import { addNormReference } from './add-norm/reference.ts';
 import { chunkScanCases } from './chunk-scan/cases.ts';
 import { chunkScanReference } from './chunk-scan/reference.ts';
+import { chunkScanBackwardCases } from './chunk-scan-backward/cases.ts';
+import { chunkScanBackwardReference } from './chunk-scan-backward/reference.ts';
 import { clipFactorCases } from './clip-factor/cases.ts';
 import { clipFactorReference } from './clip-factor/reference.ts';
 import { conv1dSiluCases } from './conv1d-silu/cases.ts';
 import { conv1dSiluReference } from './conv1d-silu/reference.ts';
+import { conv1dSiluBackwardCases } from './conv1d-silu-backward/cases.ts';
+import { conv1dSiluBackwardReference } from './conv1d-silu-backward/reference.ts';
 import { dropPathCases } from './drop-path/cases.ts';
 import { dropPathReference } from './drop-path/reference.ts';
 import { dropoutCases } from './dropout/cases.ts';
@@ -70,8 +74,10 @@ export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpC
   add: { cases: addCases, reference: addReference },
   add_norm: { cases: addNormCases, reference: addNormReference },
   chunk_scan: { cases: chunkScanCases, reference: chunkScanReference },
+  chunk_scan_backward: { cases: chunkScanBackwardCases, reference: chunkScanBackwardReference },
   clip_factor: { cases: clipFactorCases, reference: clipFactorReference },
   conv1d_silu: { cases: conv1dSiluCases, reference: conv1dSiluReference },
+  conv1d_silu_backward: { cases: conv1dSiluBackwardCases, reference: conv1dSiluBackwardReference },
   drop_path: { cases: dropPathCases, reference: dropPathReference },
   dropout: { cases: dropoutCases, reference: dropoutReference },
   embedding: { cases: embeddingCases, reference: embeddingReference },

@@ -4,8 +4,10 @@ import { adamw } from './adamw/op.ts';
 import { add } from './add/op.ts';
 import { addNorm } from './add-norm/op.ts';
 import { chunkScan } from './chunk-scan/op.ts';
+import { chunkScanBackward } from './chunk-scan-backward/op.ts';
 import { clipFactor } from './clip-factor/op.ts';
 import { conv1dSilu } from './conv1d-silu/op.ts';
+import { conv1dSiluBackward } from './conv1d-silu-backward/op.ts';
 import { dropPath } from './drop-path/op.ts';
 import { dropout } from './dropout/op.ts';
 import { embedding } from './embedding/op.ts';
@@ -37,8 +39,10 @@ export {
   add,
   addNorm,
   chunkScan,
+  chunkScanBackward,
   clipFactor,
   conv1dSilu,
+  conv1dSiluBackward,
   dropPath,
   dropout,
   embedding,
@@ -71,8 +75,10 @@ export const OPS = {
   add,
   add_norm: addNorm,
   chunk_scan: chunkScan,
+  chunk_scan_backward: chunkScanBackward,
   clip_factor: clipFactor,
   conv1d_silu: conv1dSilu,
+  conv1d_silu_backward: conv1dSiluBackward,
   drop_path: dropPath,
   dropout,
   embedding,

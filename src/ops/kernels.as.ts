@@ -2,10 +2,14 @@
 
 import { adamw } from './adamw/kernel.as';
 import { add } from './add/kernel.as';
+import { scanBackward } from './chunk-scan-backward/chunk.as';
+import { scanBackwardFinish } from './chunk-scan-backward/finish.as';
+import { scanBackwardPrepare } from './chunk-scan-backward/prepare.as';
 import { chunkScan } from './chunk-scan/chunk.as';
 import { chunkScanPrepare } from './chunk-scan/prepare.as';
 import { chunkScanStep } from './chunk-scan/step.as';
 import { clipFactor } from './clip-factor/kernel.as';
+import { conv1dSiluBackward, conv1dSiluBackwardSums } from './conv1d-silu-backward/kernel.as';
 import { conv1dSilu } from './conv1d-silu/kernel.as';
 import { dropout } from './dropout/kernel.as';
 import { embeddingBackward } from './embedding-backward/kernel.as';
@@ -44,10 +48,15 @@ function index(kernel: Kernel): u32 {
 export const adamw_index = index(adamw);
 export const add_index = index(add);
 export const add_sums_index = index(addSums);
+export const chunk_scan_backward_finish_index = index(scanBackwardFinish);
+export const chunk_scan_backward_index = index(scanBackward);
+export const chunk_scan_backward_prepare_index = index(scanBackwardPrepare);
 export const chunk_scan_index = index(chunkScan);
 export const chunk_scan_prepare_index = index(chunkScanPrepare);
 export const chunk_scan_step_index = index(chunkScanStep);
 export const clip_factor_index = index(clipFactor);
+export const conv1d_silu_backward_index = index(conv1dSiluBackward);
+export const conv1d_silu_backward_sums_index = index(conv1dSiluBackwardSums);
 export const conv1d_silu_index = index(conv1dSilu);
 export const cross_entropy_rows_index = index(crossEntropyRows);
 export const cross_entropy_rows_backward_index = index(crossEntropyRowsBackward);

@@ -2,8 +2,10 @@
 
 import { adamwCpu } from '../../ops/adamw/cpu.ts';
 import { addCpu } from '../../ops/add/cpu.ts';
+import { chunkScanBackwardCpu } from '../../ops/chunk-scan-backward/cpu.ts';
 import { chunkScanCpu } from '../../ops/chunk-scan/cpu.ts';
 import { clipFactorCpu } from '../../ops/clip-factor/cpu.ts';
+import { conv1dSiluBackwardCpu } from '../../ops/conv1d-silu-backward/cpu.ts';
 import { conv1dSiluCpu } from '../../ops/conv1d-silu/cpu.ts';
 import type { CpuKernel } from '../../ops/cpu-kernel.ts';
 import { dropPathCpu } from '../../ops/drop-path/cpu.ts';
@@ -39,8 +41,10 @@ export const cpuKernels: KernelTable<OpName, CpuKernel> = {
   add: addCpu,
   add_norm: normCpu,
   chunk_scan: chunkScanCpu,
+  chunk_scan_backward: chunkScanBackwardCpu,
   clip_factor: clipFactorCpu,
   conv1d_silu: conv1dSiluCpu,
+  conv1d_silu_backward: conv1dSiluBackwardCpu,
   drop_path: dropPathCpu,
   dropout: dropoutCpu,
   embedding: embeddingCpu,

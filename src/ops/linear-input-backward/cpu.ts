@@ -7,8 +7,8 @@ import { joinedSegments, threadGrid } from './plan.ts';
 const PANEL = 8;
 /** Rows of the weight that are packed together: a panel of 16 KB stays in the first cache while rows of dy pass. */
 const BLOCK_DEPTH = 512;
-/** Bytes of dy that are worked on while they stay in the second cache. */
-const ROW_BLOCK_BYTES = 256 * 1024;
+/** Rows of dy that are packed together: 256 KB, in the second cache. */
+const BLOCK_ROWS = 128;
 /** Columns of the weight that are packed together: 1.5 MB. */
 const BLOCK_PANELS = 96;
 /** Packing the weight costs as much as multiplying so many rows with it. */
@@ -33,8 +33,9 @@ function planOf({ threads, blas }: Team, { rows, width, weight }: Pick<InputBack
   const grid = threadGrid(threads, (rowParts, columnParts) => (4 * Math.ceil(Math.ceil(rows / 4) / rowParts) + PACK_ROWS) * Math.ceil(panels / columnParts));
   const blockPanels = Math.min(BLOCK_PANELS, Math.ceil(paddedColumns(width) / PANEL / grid.columnParts));
   if (blas && weight.dtype === 'f32' && rows >= BLAS_ROWS) return { ...grid, kernel: 'linear_input_backward_blas', blockPanels, threadBytes: 0 };
-  // Behind the packed panels, one row of a weight that is not float32.
-  return { ...grid, kernel: 'linear_input_backward', blockPanels, threadBytes: 4 * (PANEL * blockPanels * BLOCK_DEPTH + paddedColumns(width)) };
+  // Packed panels, packed rows of dy, and one row of a weight that is not float32.
+  const threadBytes = 4 * (BLOCK_DEPTH * (PANEL * blockPanels + BLOCK_ROWS) + paddedColumns(width));
+  return { ...grid, kernel: 'linear_input_backward', blockPanels, threadBytes };
 }
 
 /** Bytes of scratch that `inputBackwardCalls` needs. */
@@ -60,7 +61,7 @@ export function inputBackwardCalls(team: Team, scratch: number, operands: InputB
     rowParts,
     columnParts,
     blockDepth: BLOCK_DEPTH,
-    blockRows: Math.max(4, 4 * Math.floor(ROW_BLOCK_BYTES / (16 * BLOCK_DEPTH))),
+    blockRows: BLOCK_ROWS,
     blockPanels,
     scratch,
     scratchBytes: threadBytes,

@@ -4,12 +4,10 @@
  * columns of dWeight and sum in the order of the rows, so results repeat bit for bit.
  */
 
-import { madd, padded, shareStart } from '../as/simd.as';
+import { padded, shareStart } from '../as/simd.as';
 import { PANEL } from '../linear/arguments.as';
 import { Piece, pieceAt } from '../linear-input-backward/kernel.as';
-
-/** Rows of dWeight that are computed at once. */
-const GROUP: i32 = 4;
+import { GROUP, packPanels, tile } from '../linear-input-backward/tile.as';
 
 @unmanaged
 export class WeightBackwardArguments {
@@ -64,7 +62,8 @@ export function linearWeightBackward(address: usize, thread: i32, threads: i32):
     const depth = min(args.blockDepth, args.rows - row);
     for (let panel = shareStart(panels, 1, columnPart, args.columnParts); panel < lastPanel; panel += args.blockPanels) {
       const panelEnd = min(panel + args.blockPanels, lastPanel);
-      packX(args, row, depth, panel, panelEnd, packedX);
+      const x = args.x + (<usize>row * <usize>args.xStride << 2) + (<usize>panel << 5);
+      packPanels(x, <usize>args.xStride << 2, depth, panelEnd - panel, packedX, <usize>depth << 5);
       let first = group;
       let last = groupEnd;
       for (let p = 0; p < args.pieces; p++) {
@@ -83,26 +82,26 @@ export function linearWeightBackward(address: usize, thread: i32, threads: i32):
   }
 }
 
-/** Columns of `panel .. panelEnd` of rows of x, as [panel][row][8]. */
-function packX(args: WeightBackwardArguments, row: i32, depth: i32, panel: i32, panelEnd: i32, packed: usize): void {
-  const panelBytes = <usize>depth << 5;
-  for (let r = 0; r < depth; r++) {
-    let source = args.x + (<usize>(row + r) * <usize>args.xStride << 2) + (<usize>panel << 5);
-    let target = packed + (<usize>r << 5);
-    for (let p = panel; p < panelEnd; p++, source += 32, target += panelBytes) {
-      v128.store(target, v128.load(source));
-      v128.store(target, v128.load(source, 16), 16);
+/** Columns of groups `group .. groupEnd` of rows of dy, as [group][row][4]; what lies past the piece is not stored later. */
+function packDy(args: WeightBackwardArguments, piece: Piece, row: i32, depth: i32, group: i32, groupEnd: i32, target: usize): void {
+  const groupBytes = <usize>depth << 4;
+  const step = <usize>args.dyStride << 2;
+  let source = args.dy + <usize>row * step + (<usize>piece.column << 2) + (<usize>group << 4);
+  let r = 0;
+  for (; r + 4 <= depth; r += 4, source += 4 * step, target += 64) {
+    let from = source;
+    let to = target;
+    for (let g = group; g < groupEnd; g++, from += 16, to += groupBytes) {
+      v128.store(to, v128.load(from));
+      v128.store(to, v128.load(from + step), 16);
+      v128.store(to, v128.load(from + 2 * step), 32);
+      v128.store(to, v128.load(from + 3 * step), 48);
     }
   }
-}
-
-/** Columns of groups `group .. groupEnd` of rows of dy, as [group][row][4]; what lies past the piece is not stored later. */
-function packDy(args: WeightBackwardArguments, piece: Piece, row: i32, depth: i32, group: i32, groupEnd: i32, packed: usize): void {
-  const groupBytes = <usize>depth << 4;
-  for (let r = 0; r < depth; r++) {
-    let source = args.dy + (<usize>(row + r) * <usize>args.dyStride + <usize>piece.column << 2) + (<usize>group << 4);
-    let target = packed + (<usize>r << 4);
-    for (let g = group; g < groupEnd; g++, source += 16, target += groupBytes) v128.store(target, v128.load(source));
+  for (; r < depth; r++, source += step, target += 16) {
+    let from = source;
+    let to = target;
+    for (let g = group; g < groupEnd; g++, from += 16, to += groupBytes) v128.store(to, v128.load(from));
   }
 }
 
@@ -124,50 +123,10 @@ function multiply(
   for (let p = panel; p < panelEnd; p++, packedX += panelBytes) {
     let target = args.dWeight + <usize>(piece.start + group * GROUP) * step + (<usize>p << 5);
     let dy = packedDy;
-    for (let g = group; g < groupEnd; g++, dy += groupBytes, target += 4 * step) {
-      tile(dy, packedX, packedX + panelBytes, target, step, piece.count - g * GROUP);
+    for (let g = group; g < groupEnd; g++, dy += groupBytes, target += GROUP * step) {
+      tile(dy, packedX, packedX + panelBytes, target, step, piece.count - g * GROUP, PANEL, true);
     }
   }
-}
-
-/** 4 x 8 sums, of which the first `rows` rows are added to the target. */
-function tile(dy: usize, panel: usize, panelEnd: usize, target: usize, step: usize, rows: i32): void {
-  let c00 = f32x4.splat(0);
-  let c01 = f32x4.splat(0);
-  let c10 = f32x4.splat(0);
-  let c11 = f32x4.splat(0);
-  let c20 = f32x4.splat(0);
-  let c21 = f32x4.splat(0);
-  let c30 = f32x4.splat(0);
-  let c31 = f32x4.splat(0);
-  while (panel < panelEnd) {
-    const b0 = v128.load(panel);
-    const b1 = v128.load(panel, 16);
-    const a0 = v128.load32_splat(dy);
-    c00 = madd(a0, b0, c00);
-    c01 = madd(a0, b1, c01);
-    const a1 = v128.load32_splat(dy, 4);
-    c10 = madd(a1, b0, c10);
-    c11 = madd(a1, b1, c11);
-    const a2 = v128.load32_splat(dy, 8);
-    c20 = madd(a2, b0, c20);
-    c21 = madd(a2, b1, c21);
-    const a3 = v128.load32_splat(dy, 12);
-    c30 = madd(a3, b0, c30);
-    c31 = madd(a3, b1, c31);
-    panel += 32;
-    dy += 16;
-  }
-  addSums(target, c00, c01);
-  if (rows > 1) addSums(target + step, c10, c11);
-  if (rows > 2) addSums(target + 2 * step, c20, c21);
-  if (rows > 3) addSums(target + 3 * step, c30, c31);
-}
-
-@inline
-function addSums(at: usize, low: v128, high: v128): void {
-  v128.store(at, f32x4.add(v128.load(at), low));
-  v128.store(at, f32x4.add(v128.load(at, 16), high), 16);
 }
 
 @unmanaged
