@@ -9,6 +9,7 @@
 import { MatMambaError } from '../../errors.ts';
 import { type Sym } from '../../graph/graph.ts';
 import { formatShape } from '../../tensor/tensor.ts';
+import { chunkScanBackward } from '../chunk-scan-backward/op.ts';
 import { defineOp } from '../op.ts';
 
 /**
@@ -33,6 +34,12 @@ export const chunkScan = defineOp({
   attributes: { batch: 1, length: 1, headdim: 1, dtMin: 0, dtMax: Infinity, dHasHdim: false },
   // What the recurrence itself takes: decay, outer product and read-out of every state element.
   flops: ({ rows, E, N }) => 5 * rows! * E! * N!,
+  gradient({ inputs: { x, b, c, dt, dtBias, aLog, d }, grads: { y: dy }, attributes, into, accumulate }) {
+    const parameters = { dDtBias: accumulate('dtBias'), dALog: accumulate('aLog'), dD: accumulate('d') };
+    const places = { dx: into('x'), db: into('b'), dc: into('c'), ddt: into('dt') };
+    const { dx, db, dc, ddt } = chunkScanBackward({ x, b, c, dt, dtBias, aLog, d, dy, ...parameters }, attributes, places);
+    return { x: dx, b: db, c: dc, dt: ddt };
+  },
   check: ({ x, dtBias, aLog, d, state, slots }, { batch, length, headdim, dHasHdim }, { axes }) => {
     const fail = (what: string, expected: string, got: string): never => {
       throw new MatMambaError('SHAPE', `chunk_scan: '${what}' expected ${expected}, got ${got}`);

@@ -10,6 +10,7 @@
 import { MatMambaError } from '../../errors.ts';
 import { type Segment, paddedColumns, segmentColumns } from '../../graph/graph.ts';
 import { formatShape } from '../../tensor/tensor.ts';
+import { conv1dSiluBackward } from '../conv1d-silu-backward/op.ts';
 import { defineOp } from '../op.ts';
 
 const MAX_TAPS = 4;
@@ -22,6 +23,10 @@ export const conv1dSilu = defineOp({
   attributes: { segments: [] as readonly Segment[], batch: 1, length: 1 },
   // Multiply-adds of the taps (4 unless the model says otherwise), and about 4 for SiLU.
   flops: ({ rows, C }) => rows! * C! * (2 * MAX_TAPS + 4),
+  gradient({ inputs: { x, weight, bias }, grads: { y: dy }, attributes, into, accumulate }) {
+    const operands = { x, weight, bias, dy, dWeight: accumulate('weight'), dBias: accumulate('bias') };
+    return { x: conv1dSiluBackward(operands, attributes, { dx: into('x') }).dx };
+  },
   check: ({ x, weight, bias, state, slots }, { segments, batch, length }, { axes }) => {
     const fail = (what: string, expected: string, got: string): never => {
       throw new MatMambaError('SHAPE', `conv1d_silu: '${what}' expected ${expected}, got ${got}`);
