@@ -27,7 +27,12 @@ function blocksOf(heads: number, headdim: number): { blocks: number; headsPerBlo
 }
 
 /** Where things lie in the scratch memory, in bytes, and the batch rows of one group of calls. */
-function layoutOf(node: Node): Record<'chunks' | 'steps' | 'decays' | 'inputSums' | 'decaySums' | 'skipSums' | 'sums' | 'own' | 'ownBytes' | 'bytes' | 'rows', number> {
+function layoutOf(
+  node: Node,
+): Record<
+  'chunks' | 'steps' | 'decays' | 'inputSums' | 'decaySums' | 'skipSums' | 'sums' | 'own' | 'ownBytes' | 'bytes' | 'rows',
+  number
+> {
   const length = node.number('length');
   const dState = round4(node.buffer('b').width);
   const heads = node.buffer('dt').width;

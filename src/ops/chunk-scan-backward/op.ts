@@ -40,7 +40,11 @@ export const chunkScanBackward = defineOp({
     const { E = 0, H = 0, rows = 0 } = axes;
     if (E !== H * headdim) fail('x', `${H} heads of ${headdim}`, formatShape(x!.shape));
     if (batch * length !== rows) fail('x', `${batch} x ${length} rows`, formatShape(x!.shape));
-    for (const [what, sym, size] of [['dDtBias', dDtBias, H], ['dALog', dALog, H], ['dD', dD, dHasHdim ? E : H]] as const) {
+    for (const [what, sym, size] of [
+      ['dDtBias', dDtBias, H],
+      ['dALog', dALog, H],
+      ['dD', dD, dHasHdim ? E : H],
+    ] as const) {
       if (sym && sym.shape.reduce((a, b) => a * b, 1) < size) fail(what, `at least ${size} elements`, formatShape(sym.shape));
     }
   },

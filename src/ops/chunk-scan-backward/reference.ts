@@ -7,13 +7,25 @@ export const chunkScanBackwardReference: Reference = (operands, attributes): Rec
   type Operands = Record<'x' | 'b' | 'c' | 'dt' | 'dtBias' | 'aLog' | 'd' | 'dy', HostValue> &
     Record<'dDtBias' | 'dALog' | 'dD', HostValue | undefined>;
   const { x, b, c, dt, dtBias, aLog, d, dy, dDtBias, dALog, dD } = operands as Operands;
-  const { batch, length, headdim: P, dtMin, dtMax, dHasHdim } = attributes as Record<'batch' | 'length' | 'headdim' | 'dtMin' | 'dtMax', number> & {
+  const {
+    batch,
+    length,
+    headdim: P,
+    dtMin,
+    dtMax,
+    dHasHdim,
+  } = attributes as Record<'batch' | 'length' | 'headdim' | 'dtMin' | 'dtMax', number> & {
     dHasHdim: boolean;
   };
   const E = x.shape.at(-1)!;
   const N = b.shape.at(-1)!;
   const H = dt.shape.at(-1)!;
-  const [dx, db, dc, ddt] = [x, b, c, dt].map(({ data }) => new Float64Array(data.length)) as [Float64Array, Float64Array, Float64Array, Float64Array];
+  const [dx, db, dc, ddt] = [x, b, c, dt].map(({ data }) => new Float64Array(data.length)) as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
   const [biasChange, aLogChange, skipChange] = [new Float64Array(H), new Float64Array(H), new Float64Array(dHasHdim ? E : H)];
   for (let row = 0; row < batch; row++) {
     for (let h = 0; h < H; h++) {

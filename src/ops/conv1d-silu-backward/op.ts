@@ -24,9 +24,11 @@ export const conv1dSiluBackward = defineOp({
     };
     const [channels = 0, , taps = 0] = weight!.shape;
     if (taps < 2 || taps > MAX_TAPS) fail('weight', `(channels, 1, 2..${MAX_TAPS})`, formatShape(weight!.shape));
-    if (segmentColumns(segments).total !== paddedColumns(axes.C!)) fail('x', 'the columns of the segments', formatShape(x!.shape));
+    if (segmentColumns(segments).total !== paddedColumns(axes.C!))
+      fail('x', 'the columns of the segments', formatShape(x!.shape));
     if (batch * length !== axes.rows) fail('x', `${batch} x ${length} rows`, formatShape(x!.shape));
-    if (dWeight && dWeight.shape.join() !== weight!.shape.join()) fail('dWeight', formatShape(weight!.shape), formatShape(dWeight.shape));
+    if (dWeight && dWeight.shape.join() !== weight!.shape.join())
+      fail('dWeight', formatShape(weight!.shape), formatShape(dWeight.shape));
     if (dBias && dBias.shape[0] !== channels) fail('dBias', `(${channels})`, formatShape(dBias.shape));
   },
 });

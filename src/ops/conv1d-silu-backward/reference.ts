@@ -5,7 +5,8 @@ import type { HostValue, Reference } from '../cases.ts';
 import { accumulated } from '../norm-backward/reference.ts';
 
 export const conv1dSiluBackwardReference: Reference = (operands, attributes) => {
-  const { x, weight, bias, dy, dWeight, dBias } = operands as Record<string, HostValue> & Record<'x' | 'weight' | 'dy', HostValue>;
+  const { x, weight, bias, dy, dWeight, dBias } = operands as Record<string, HostValue> &
+    Record<'x' | 'weight' | 'dy', HostValue>;
   const segments = attributes.segments as readonly Segment[];
   const { batch, length } = attributes as { batch: number; length: number };
   const [channels, , taps] = weight.shape as [number, number, number];
