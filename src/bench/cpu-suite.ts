@@ -50,7 +50,7 @@ export interface ProductResult extends Setting {
 
 export interface Rate {
   readonly perSecond: number;
-  /** Half of the range of the repetitions, relative to the median. */
+  /** Half of the range between the quartiles, relative to the median. */
   readonly spread: number;
 }
 

@@ -1,6 +1,6 @@
 /** The machine that figures were measured on. */
 
-import { availableParallelism, cpus, totalmem } from 'node:os';
+import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 
 export interface Machine {
   readonly node: string;
@@ -9,6 +9,8 @@ export interface Machine {
   /** Cores that this process may use. */
   readonly cores: number;
   readonly memoryBytes: number;
+  /** Processes that ran or wanted to in the last minute, 0 where the system does not say. */
+  readonly load: number;
 }
 
 export function describeMachine(): Machine {
@@ -18,5 +20,6 @@ export function describeMachine(): Machine {
     cpu: cpus()[0]?.model.trim() || 'unknown',
     cores: availableParallelism(),
     memoryBytes: totalmem(),
+    load: loadavg()[0] ?? 0,
   };
 }

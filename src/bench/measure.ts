@@ -3,10 +3,9 @@
 import { throwIfAborted } from '../errors.ts';
 
 export interface Timing {
-  /** Milliseconds of one repetition. */
+  /** Milliseconds of one repetition: the median and the quartiles around it. */
   readonly medianMs: number;
-  readonly leastMs: number;
-  readonly mostMs: number;
+  readonly quartilesMs: readonly [number, number];
   readonly repetitions: number;
 }
 
@@ -36,15 +35,25 @@ export async function measure(
     times.push(own ?? performance.now() - before);
   }
   times.sort((a, b) => a - b);
-  const middle = times.length >> 1;
-  const medianMs = times.length % 2 === 1 ? times[middle]! : (times[middle - 1]! + times[middle]!) / 2;
-  return { medianMs, leastMs: times[0]!, mostMs: times.at(-1)!, repetitions: times.length };
+  return {
+    medianMs: quantile(times, 0.5),
+    quartilesMs: [quantile(times, 0.25), quantile(times, 0.75)],
+    repetitions: times.length,
+  };
 }
 
-/** Work a second and its spread: half of the range of the repetitions, relative to the median. */
+/** Of sorted values, between neighbours where it falls between them. */
+function quantile(sorted: readonly number[], share: number): number {
+  const at = share * (sorted.length - 1);
+  const below = Math.floor(at);
+  const above = Math.min(below + 1, sorted.length - 1);
+  return sorted[below]! + (at - below) * (sorted[above]! - sorted[below]!);
+}
+
+/** Work a second and its spread: half of the range between the quartiles, relative to the median. */
 export function rateOf(
   amount: number,
-  { medianMs, leastMs, mostMs }: Timing,
+  { medianMs, quartilesMs: [low, high] }: Timing,
 ): { readonly perSecond: number; readonly spread: number } {
-  return { perSecond: (1000 * amount) / medianMs, spread: (mostMs - leastMs) / 2 / medianMs };
+  return { perSecond: (1000 * amount) / medianMs, spread: (high - low) / 2 / medianMs };
 }

@@ -2,6 +2,8 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -349,6 +351,29 @@ describe('info', () => {
     const { code, out } = await matmamba(['info', goldenVision]);
     expect(code).toBe(0);
     expect(out).toContain('vision model');
+  });
+
+  test('fetches no more of a hub model than its config', async () => {
+    const asked: string[] = [];
+    const server = createServer(({ url = '' }, response) => {
+      asked.push(url);
+      const known = url === '/me/tiny/resolve/main/config.json';
+      response.writeHead(known ? 200 : 404).end(known ? readFileSync(join(tiny, 'config.json')) : '{}');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    try {
+      const { port } = server.address() as AddressInfo;
+      const { code, out, err } = await matmamba(['info', 'me/tiny'], '', {
+        HF_HUB_OFFLINE: '',
+        HF_TOKEN: '',
+        HF_ENDPOINT: `http://127.0.0.1:${port}`,
+      });
+      expect(code, err).toBe(0);
+      expect(out).toMatch(/2 layers, d_model 32/);
+      expect(asked).toEqual(['/me/tiny/resolve/main/config.json']);
+    } finally {
+      server.close();
+    }
   });
 });
 

@@ -2,11 +2,14 @@
 
 import { stat } from 'node:fs/promises';
 import { type JsonObject, isJsonObject, isModelId, parsePythonJsonBytes } from '../checkpoint/index.ts';
-import { MatMambaError, messageOf, throwIfAborted } from '../errors.ts';
+import { MatMambaError, throwIfAborted } from '../errors.ts';
+
+const TIMEOUT_MS = 15_000;
 
 /**
- * Undefined when `id` is a folder or file, no hub id, or the hub cannot be asked: then the cache may still know it.
- * @throws NETWORK when the hub has no such model; FORMAT
+ * Undefined when `id` is a folder or file, no hub id, or the hub does not give the file: the cache may still have it, and
+ * `resolveModel` says what is wrong.
+ * @throws FORMAT, ABORTED
  */
 export async function remoteConfig(
   id: string,
@@ -16,29 +19,23 @@ export async function remoteConfig(
   if (!isModelId(id) || (await stat(id).catch(() => undefined))) return undefined;
   const { HF_ENDPOINT: endpoint, HF_TOKEN: token, HF_HUB_OFFLINE: offline } = process.env;
   if (/^(?:1|on|yes|true)$/i.test(offline ?? '')) return undefined;
-  const { downloadFile } = await import('@huggingface/hub');
-  let file: Blob | null;
+  const hub = (endpoint || 'https://huggingface.co').replace(/\/+$/, '');
+  const url = `${hub}/${id}/resolve/${encodeURIComponent(revision ?? 'main')}/config.json`;
+  let bytes: Uint8Array;
   try {
-    file = await downloadFile({
-      repo: { type: 'model', name: id },
-      path: 'config.json',
-      revision: revision ?? 'main',
-      ...(endpoint ? { hubUrl: endpoint.replace(/\/+$/, '') } : {}),
-      ...(token ? { accessToken: token } : {}),
-      fetch: (input, init) => fetch(input, { ...init, signal }),
+    const response = await fetch(url, {
+      headers: token ? { authorization: `Bearer ${token.trim()}` } : {},
+      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
     });
-  } catch (cause) {
+    // What the hub refuses, the full look-up explains better.
+    if (!response.ok) return undefined;
+    bytes = new Uint8Array(await response.arrayBuffer());
+  } catch {
     throwIfAborted(signal);
-    const status = (cause as { statusCode?: number }).statusCode;
-    if (status === undefined) return undefined;
-    throw new MatMambaError('NETWORK', `the hub has no ${id} for you: ${messageOf(cause)}`, {
-      hint: 'check the id; a private model needs HF_TOKEN',
-      cause,
-    });
+    return undefined;
   }
-  if (!file) throw new MatMambaError('FILE', `${id} holds no config.json`);
   const name = `${id}/config.json`;
-  const json = parsePythonJsonBytes(new Uint8Array(await file.arrayBuffer()), { name });
+  const json = parsePythonJsonBytes(bytes, { name });
   if (!isJsonObject(json)) throw new MatMambaError('FORMAT', `${name} holds no object`);
   return json;
 }

@@ -81,7 +81,7 @@ export const benchCommand = defineCliCommand({
     { command: 'matmamba bench --model books-10m --json > speed.jsonl', says: 'for programs' },
   ],
   notes: [
-    'Figures are medians; +-: half of the range of the repetitions. A first run that compiles is not counted. prefill: one prompt with the ' +
+    'Figures are medians; +-: half of the range between the quartiles. A first run that compiles is not counted. prefill: one prompt with the ' +
       'logits of its last token. decode: one token at a time with its logits. matrix: the input projection of a layer for a whole prompt. ' +
       'vector: the head for one token, a matrix larger than the caches. With --json: one object for the machine, then one for every figure.',
   ],
@@ -92,6 +92,10 @@ type Options = z.output<typeof options>;
 
 async function bench(given: Options, _checked: CheckedArguments, io: Io): Promise<void> {
   const machine = { version: packageVersion(), ...describeMachine() };
+  if (machine.load > 0.5)
+    io.warn(
+      `other work keeps this machine busy (load ${formatNumber(machine.load)} on ${machine.cores} cores): expect low figures`,
+    );
   const blasNow = await blasLibrary();
   const { folder, name, dModel, cleanUp } = await benchModel(given, io);
   try {
@@ -185,7 +189,7 @@ async function benchSpeeds(given: Options, folder: string, settings: Settings, i
       folder,
       promptTokens: given.prompt,
       decodeTokens: given.tokens,
-      repetition: { least, most: 3 * least, budgetMs: given.quick ? 500 : 2000 },
+      repetition: { least, most: 50, budgetMs: given.quick ? 500 : 1000 },
       signal: io.signal,
       onProgress: (done, total) => progress.update(done, total),
     });
