@@ -55,6 +55,8 @@ export interface ByteLevelOptions {
   readonly encodeWord: (word: string, out: number[]) => void;
   /** Texts that become one id wherever they stand. */
   readonly special: ReadonlyMap<string, number>;
+  /** Room of the table in ids; for tests. */
+  readonly keptIds?: number;
 }
 
 export class ByteLevelEncoder {
@@ -64,10 +66,11 @@ export class ByteLevelEncoder {
   readonly #pattern = new RegExp(WORD_PATTERN);
   /** A word's only id, or -1 - (where its ids lie in `#ids`, their number first). */
   readonly #words = new Map<string, number>();
-  readonly #ids = new Uint16Array(KEPT_IDS);
+  readonly #ids: Uint16Array;
   #kept = 0;
 
-  constructor({ encodeWord, special }: ByteLevelOptions) {
+  constructor({ encodeWord, special, keptIds = KEPT_IDS }: ByteLevelOptions) {
+    this.#ids = new Uint16Array(keptIds);
     this.#encodeWord = encodeWord;
     this.#special = special;
     // The longest of several that start alike wins.
@@ -112,7 +115,7 @@ export class ByteLevelEncoder {
       out.append(ids);
       return undefined;
     }
-    if (this.#words.size >= KEPT_WORDS || this.#kept + ids.length + 1 > KEPT_IDS) {
+    if (this.#words.size >= KEPT_WORDS || this.#kept + ids.length + 1 > this.#ids.length) {
       this.#words.clear();
       this.#kept = 0;
     }

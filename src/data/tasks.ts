@@ -180,10 +180,10 @@ async function* blocks(
     const rest = joined.subarray(cut);
     held = [rest];
     length = rest.length;
-    yield { bytes: Uint8Array.from(joined.subarray(0, cut)), last: false };
+    yield { bytes: new Uint8Array(joined.subarray(0, cut)), last: false };
   }
   // The end of the last document must be told, so an empty rest counts too where something went before.
-  if (length > 0) yield { bytes: Uint8Array.from(Buffer.concat(held, length)), last: true };
+  if (length > 0) yield { bytes: new Uint8Array(Buffer.concat(held, length)), last: true };
 }
 
 function countLines(bytes: Uint8Array): number {

@@ -45,6 +45,8 @@ export class TokenSet implements AsyncDisposable {
   readonly #parts: readonly Part[];
   /** In the order of their last use. */
   readonly #open = new Map<string, OpenFile>();
+  readonly #reading = new Set<Promise<Uint16Array>>();
+  #closed = false;
 
   private constructor(parts: readonly Part[]) {
     this.#parts = parts;
@@ -66,10 +68,21 @@ export class TokenSet implements AsyncDisposable {
   }
 
   /**
-   * Tokens `first .. first + out.length`, wherever files end.
-   * @throws TOKEN naming file and position of an id that is `vocabSize` or above; FILE, FORMAT
+   * Tokens `first .. first + count`, wherever files end.
+   * @throws TOKEN naming file and position of an id that is `vocabSize` or above; FILE, FORMAT; DISPOSED
    */
   async read(first: number, count: number, vocabSize: number): Promise<Uint16Array> {
+    if (this.#closed) throw new MatMambaError('DISPOSED', 'the token files are closed');
+    const reading = this.#read(first, count, vocabSize);
+    this.#reading.add(reading);
+    try {
+      return await reading;
+    } finally {
+      this.#reading.delete(reading);
+    }
+  }
+
+  async #read(first: number, count: number, vocabSize: number): Promise<Uint16Array> {
     if (first < 0 || first + count > this.length)
       throw new MatMambaError('FORMAT', `there are ${this.length} tokens, not tokens ${first} to ${first + count}`);
     let at = this.#partAt(first);
@@ -124,8 +137,10 @@ export class TokenSet implements AsyncDisposable {
     }
   }
 
-  /** Closes all files. Reads that are under way fail. */
+  /** Waits for reads that are under way, then closes all files. */
   async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled(this.#reading);
     const open = [...this.#open.values()];
     this.#open.clear();
     await Promise.all(open.map(async ({ file }) => (await file.catch(() => undefined))?.close()));

@@ -120,18 +120,23 @@ export class WorkerPool implements AsyncDisposable {
 /** Answers requests that come through a port, one after the other: the body of a worker. */
 export function serve(port: MessagePort, options: RunnerOptions): void {
   const runner = new TaskRunner(options);
-  let chain: Promise<void> = Promise.resolve();
+  const answer = async (request: Request): Promise<void> => {
+    try {
+      const ok = await answerTo(runner, request);
+      port.postMessage({ ok } satisfies Response, request.kind === 'run' ? [(ok as TaskResult).ids.buffer as ArrayBuffer] : []);
+    } catch (error) {
+      const known = error instanceof MatMambaError ? error : undefined;
+      const message = known?.hint ? known.message.slice(0, -known.hint.length).trimEnd() : messageOf(error);
+      port.postMessage({ code: known?.code ?? 'INTERNAL', message, hint: known?.hint } satisfies Response);
+    }
+  };
+  let last: Promise<void> = Promise.resolve();
   port.on('message', (request: Request) => {
-    chain = chain.then(async (): Promise<void> => {
-      try {
-        const ok = await answerTo(runner, request);
-        port.postMessage({ ok } satisfies Response, request.kind === 'run' ? [(ok as TaskResult).ids.buffer as ArrayBuffer] : []);
-      } catch (error) {
-        const known = error instanceof MatMambaError ? error : undefined;
-        const message = known?.hint ? known.message.slice(0, -known.hint.length).trimEnd() : messageOf(error);
-        port.postMessage({ code: known?.code ?? 'INTERNAL', message, hint: known?.hint } satisfies Response);
-      }
-    });
+    const before = last;
+    last = (async (): Promise<void> => {
+      await before;
+      await answer(request);
+    })();
   });
 }
 
