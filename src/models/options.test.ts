@@ -7,7 +7,7 @@ import { MatMamba2, MatMamba2Vision, MatMambaLMHeadModel, type MatMamba2Config, 
 import { SSM_DEFAULTS } from './config.ts';
 
 const TOLERANCE = 2e-5;
-const OPTIONS = { threads: 2 } as const;
+const OPTIONS = { threads: 1 } as const;
 
 const SSM_OPTIONS: Record<string, Partial<SsmConfig>> = {
   plain: {},

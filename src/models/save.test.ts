@@ -9,7 +9,7 @@ import { type MambaConfig, MatMamba2, MatMamba2Vision, MatMambaLMHeadModel, Tens
 import { floatToBf16, floatToF16, sizeOf } from '../tensor/index.ts';
 import { declareLanguageModel } from './language-model.ts';
 
-const OPTIONS = { threads: 2 } as const;
+const OPTIONS = { threads: 1 } as const;
 const CONFIG: Partial<MambaConfig> = { dModel: 64, nLayer: 2, vocabSize: 45, ssmCfg: { dState: 16 } };
 const DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
 const ids = tensor(randomIds(20, 45, 1), [1, 20]);

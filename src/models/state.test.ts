@@ -9,7 +9,7 @@ import { SSM_DEFAULTS } from './config.ts';
 
 const TOLERANCE = 1e-5;
 const V = 40;
-const OPTIONS = { threads: 2 } as const;
+const OPTIONS = { threads: 1 } as const;
 
 /** P = 1, 3, 4, 12. */
 const MODEL_WIDTHS = [32, 96, 128, 384];
@@ -288,6 +288,22 @@ describe('snapshots', () => {
     await expect(gone.reset()).rejects.toMatchObject({ code: 'DISPOSED' });
     for (const batch of [0, -1, 1.5, NaN]) expect(() => lm.createState({ batch })).toThrow(expect.objectContaining({ code: 'OPTION' }));
     expect(() => lm.createState({ bach: 2 } as object)).toThrow(/did you mean 'batch'/);
+  });
+
+  test('threads that work side by side on one sequence leave the same state every time', async () => {
+    await using block = await MatMamba2.create({ dModel: 96, dState: 16 }, { threads: 2 });
+    const x = tensor(randomFloats(512 * 96, 1), [1, 512, 96]);
+    await using state = block.createState();
+    const left = async (): Promise<readonly Uint8Array[]> => {
+      await state.reset();
+      await block.forward(x, { state, mixnmatchDims: 3 });
+      return (await state.snapshot()).slots;
+    };
+    const expected = await left();
+    for (let run = 0; run < 300; run++) {
+      const slots = await left();
+      if (Buffer.compare(slots[0]!, expected[0]!) !== 0) throw new Error(`run ${run} left another state`);
+    }
   });
 
   test('a thousand states come and go in the same memory', async () => {
