@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { withFolder } from '../checkpoint/testing.ts';
 import {
@@ -104,7 +105,7 @@ describe('matmamba data text', () => {
   });
 });
 
-const shared = process.env['MATMAMBA_SHARED'] ?? new URL('../../../shared/', import.meta.url).pathname;
+const shared = fileURLToPath(new URL('../../../shared/', import.meta.url));
 const books = join(shared, 'data/books/val.jsonl.xz');
 const model = join(shared, 'checkpoints/books-10m');
 
