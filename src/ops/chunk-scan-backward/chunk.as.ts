@@ -24,7 +24,10 @@ import { transpose4 } from '../chunk-scan/arguments.as';
 import {
   CHUNK, STEP_ROW, ScanBackwardArguments, chunkSums, chunksOf, diagonalOf, inputRows, outputRows, productRows, round4, sumRowBytes, sumsOf,
 } from './arguments.as';
-import { Block, byChannel, loadFactors, makeBlock, planRun, stateBytes } from './block.as';
+import {
+  ADJOINT, ALONG, BOUNDARY, Block, CARRIED, DY, FACTORS, INPUTS, INPUTS_T, INVERSE, LAST_CARRIED, LEFT, OUTPUTS, OUTPUTS_T, RUN_INPUTS, RUN_OUTPUTS,
+  RUN_OUTPUTS_T, SCALE, SKIP, SKIP_SUMS, STEPS, X, Z, factorOf, keepState, loadFactors, makeBlock, planRun, recallState, stateBytes,
+} from './block.as';
 import { CHANNEL_ROW, addProducts, addWeighedProducts, tileInputs, tileRun, tileState } from './tiles.as';
 
 export function scanBackward(args: usize, thread: i32, threads: i32): void {
@@ -49,66 +52,66 @@ export function scanBackward(args: usize, thread: i32, threads: i32): void {
 
 /** The states at the starts of the chunks. */
 function keepStates(a: ScanBackwardArguments, k: Block, row: i32): void {
-  memory.fill(k.states, 0, stateBytes(a));
   const last = chunksOf(a) - 1;
   const xStep = <usize>a.xStride << 2;
+  const width = <usize>k.width << 2;
   let x = a.x + (<usize>(a.batchStart + row) * <usize>a.length) * xStep + (<usize>k.channel << 2);
+  memory.fill(k.state, 0, stateBytes(a));
   for (let chunk = 0; chunk < last; chunk++) {
     loadFactors(a, k, row, chunk, CHUNK);
-    for (let i: usize = 0; i < <usize>CHUNK * CHANNEL_ROW; i += CHANNEL_ROW, x += xStep) {
-      for (let c = 0; c < k.width; c += 4) {
-        const o = <usize>c << 2;
-        const factor = f32x4.mul(byChannel(k, k.left + i, o), byChannel(k, k.steps + i, o));
-        v128.store(k.inputs + i + o, f32x4.mul(keepLanes(v128.load(x + o), k.width - c), factor));
+    for (let i = k.parts; i < k.parts + <usize>CHUNK * CHANNEL_ROW; i += CHANNEL_ROW, x += xStep) {
+      for (let c: usize = 0; c < width; c += 16) {
+        const factor = f32x4.mul(factorOf(k, i, LEFT, c), factorOf(k, i, STEPS, c));
+        v128.store(i + c, f32x4.mul(keepLanes(v128.load(x + c), <i32>((width - c) >> 2)), factor), INPUTS);
       }
     }
-    const from = k.states + <usize>chunk * stateBytes(a);
-    carry(a, k, from, from + stateBytes(a), inputRows(a, row, chunk), k.inputs, CHUNK);
+    carry(a, k, k.state, inputRows(a, row, chunk), k.parts + INPUTS, CHUNK);
+    keepState(a, k, chunk + 1);
   }
 }
 
-/** to = lastCarried * from + A x, A in rows of steps and x in rows of channels. */
-function carry(a: ScanBackwardArguments, k: Block, from: usize, to: usize, rows: usize, x: usize, count: i32): void {
+/** state = LAST_CARRIED * state + A x, A in rows of steps and x in rows of channels. */
+function carry(a: ScanBackwardArguments, k: Block, state: usize, rows: usize, x: usize, count: i32): void {
   const xBytes = <usize>count * CHANNEL_ROW;
   const width = <usize>k.tiled << 2;
-  for (let n: usize = 0; n < stateBytes(a); n += 4 * CHANNEL_ROW, rows += 4 * STEP_ROW) {
-    for (let c: usize = 0; c < width; c += 32) tileState(from + n + c, to + n + c, rows, x + c, x + c + xBytes, k.lastCarried + c);
+  for (const end = state + stateBytes(a); state < end; state += 4 * CHANNEL_ROW, rows += 4 * STEP_ROW) {
+    for (let c: usize = 0; c < width; c += 32) tileState(state + c, rows, x + c, x + c + xBytes, k.parts + LAST_CARRIED + c);
   }
 }
 
+/** Chunks from the last to the first. */
 function walkBack(a: ScanBackwardArguments, k: Block, row: i32, rowSums: usize): void {
   const dState = <usize>round4(a.dState);
-  const chunks = chunksOf(a);
-  for (let chunk = chunks - 1; chunk >= 0; chunk--) {
+  const parts = k.parts;
+  const last = chunksOf(a) - 1;
+  for (let chunk = last; chunk >= 0; chunk--) {
     const count = min(CHUNK, a.length - chunk * CHUNK);
     const inputs = inputRows(a, row, chunk);
     const outputs = outputRows(a, inputs);
-    const state = k.states + <usize>chunk * stateBytes(a);
     const dB = chunkSums(a, rowSums, chunk);
     const dC = dB + dState * STEP_ROW;
     loadFactors(a, k, row, chunk, count);
     loadRows(a, k, row, chunk, count);
-    memory.fill(k.along, 0, <usize>k.heads * STEP_ROW);
-    if (chunk < chunks - 1) {
-      boundary(a, k, state + stateBytes(a));
+    memory.fill(parts + ALONG, 0, <usize>k.heads * STEP_ROW);
+    if (chunk < last) {
+      // The state is still that of the chunk after this one.
+      boundary(a, k);
       inputsOfState(a, k, inputs, count);
-      for (let i = 0; i < count; i += 8) {
-        const o = <usize>i << 2;
-        addProducts(dB + o, dB + o + dState * STEP_ROW, k.adjoint, k.inputsT + o, k.inputsT + o + <usize>k.width * STEP_ROW);
-      }
+      addInputs(k, dB, dState, count);
     } else {
-      memory.fill(k.boundary, 0, CHANNEL_ROW);
-      memory.fill(k.z, 0, <usize>count * CHANNEL_ROW);
-      if (chunk > 0) memory.fill(k.adjoint, 0, stateBytes(a));
+      memory.fill(parts + BOUNDARY, 0, CHANNEL_ROW);
+      memory.fill(parts + Z, 0, <usize>count * CHANNEL_ROW);
+      memory.fill(parts + ADJOINT, 0, stateBytes(a));
     }
     if (chunk > 0) {
-      for (let i = 0; i < count; i += 8) outputsOfHeads(k, dC, dState, state, k.outputsT, outputs, i);
+      if (chunk < last) recallState(a, k, chunk);
+      addOutputs(k, dC, dState, k.state, parts + OUTPUTS_T, outputs, 0, count);
     }
     pairs(k, dC + dState * STEP_ROW, productRows(a, inputs), count);
     finishRows(a, k, row, chunk, count, diagonalOf(a, inputs));
-    if (chunk > 0) carry(a, k, k.adjoint, k.adjoint, outputs, k.outputs, count);
+    if (chunk > 0) carry(a, k, parts + ADJOINT, outputs, parts + OUTPUTS, count);
   }
-  memory.copy(a.skipSums + ((<usize>row * <usize>round4(a.heads * a.headdim) + <usize>k.channel) << 2), k.skipSums, <usize>k.width << 2);
+  memory.copy(a.skipSums + ((<usize>row * <usize>round4(a.heads * a.headdim) + <usize>k.channel) << 2), parts + SKIP_SUMS, <usize>k.width << 2);
 }
 
 /** x and dy of a chunk, and both by their factors, by channel and by step; zeros up to whole tiles of 8 steps. */
@@ -116,28 +119,30 @@ function loadRows(a: ScanBackwardArguments, k: Block, row: i32, chunk: i32, coun
   const first = <usize>(a.batchStart + row) * <usize>a.length + <usize>(chunk * CHUNK);
   const xStep = <usize>a.xStride << 2;
   const dyStep = <usize>a.dyStride << 2;
+  const width = <usize>k.width << 2;
   let x = a.x + first * xStep + (<usize>k.channel << 2);
   let dy = a.dy + first * dyStep + (<usize>k.channel << 2);
-  const end = <usize>count * CHANNEL_ROW;
-  for (let i: usize = 0; i < end; i += CHANNEL_ROW, x += xStep, dy += dyStep) {
-    for (let c = 0; c < k.width; c += 4) {
-      const o = <usize>c << 2;
-      const lanes = k.width - c;
-      const x4 = keepLanes(v128.load(x + o), lanes);
-      const dy4 = keepLanes(v128.load(dy + o), lanes);
-      const left = byChannel(k, k.left + i, o);
-      v128.store(k.x + i + o, x4);
-      v128.store(k.dy + i + o, dy4);
-      v128.store(k.factors + i + o, left);
-      v128.store(k.inputs + i + o, f32x4.mul(x4, f32x4.mul(left, byChannel(k, k.steps + i, o))));
-      v128.store(k.outputs + i + o, f32x4.mul(dy4, byChannel(k, k.carried + i, o)));
+  const end = k.parts + <usize>count * CHANNEL_ROW;
+  for (let i = k.parts; i < end; i += CHANNEL_ROW, x += xStep, dy += dyStep) {
+    for (let c: usize = 0; c < width; c += 16) {
+      const lanes = <i32>((width - c) >> 2);
+      const left = factorOf(k, i, LEFT, c);
+      const steps = factorOf(k, i, STEPS, c);
+      const carried = factorOf(k, i, CARRIED, c);
+      const x4 = keepLanes(v128.load(x + c), lanes);
+      const dy4 = keepLanes(v128.load(dy + c), lanes);
+      v128.store(i + c, x4, X);
+      v128.store(i + c, dy4, DY);
+      v128.store(i + c, left, FACTORS);
+      v128.store(i + c, f32x4.mul(x4, f32x4.mul(left, steps)), INPUTS);
+      v128.store(i + c, f32x4.mul(dy4, carried), OUTPUTS);
     }
   }
   const rest = <usize>(((count + 7) & ~7) - count) * CHANNEL_ROW;
-  memory.fill(k.inputs + end, 0, rest);
-  memory.fill(k.outputs + end, 0, rest);
-  transposeSteps(k, k.inputs, k.inputsT, 0, count);
-  transposeSteps(k, k.outputs, k.outputsT, 0, count);
+  memory.fill(end + INPUTS, 0, rest);
+  memory.fill(end + OUTPUTS, 0, rest);
+  transposeSteps(k, k.parts + INPUTS, k.parts + INPUTS_T, 0, count);
+  transposeSteps(k, k.parts + OUTPUTS, k.parts + OUTPUTS_T, 0, count);
 }
 
 /** Rows of channels to rows of steps, from step `first` (a multiple of 8) to `end` rounded up to one. */
@@ -150,90 +155,102 @@ function transposeSteps(k: Block, from: usize, to: usize, first: i32, end: i32):
   }
 }
 
-/** <G, S> by channel, with S at the chunk's end. */
-function boundary(a: ScanBackwardArguments, k: Block, state: usize): void {
+/** <G, S> by channel, both at the chunk's end. */
+function boundary(a: ScanBackwardArguments, k: Block): void {
+  const width = <usize>k.width << 2;
   const bytes = stateBytes(a);
-  for (let c: usize = 0; c < <usize>k.width << 2; c += 16) {
+  for (let c: usize = 0; c < width; c += 16) {
     let s0 = f32x4.splat(0);
     let s1 = s0;
-    const end = k.adjoint + c + bytes;
-    for (let g = k.adjoint + c, s = state + c; g < end; g += 2 * CHANNEL_ROW, s += 2 * CHANNEL_ROW) {
+    let g = k.parts + ADJOINT + c;
+    for (let s = k.state + c; s < k.state + bytes; s += 2 * CHANNEL_ROW, g += 2 * CHANNEL_ROW) {
       s0 = madd(v128.load(g), v128.load(s), s0);
-      s1 = madd(v128.load(g, 256), v128.load(s, 256), s1);
+      s1 = madd(v128.load(g, CHANNEL_ROW), v128.load(s, CHANNEL_ROW), s1);
     }
-    v128.store(k.boundary + c, f32x4.add(s0, s1));
+    v128.store(k.parts + c, f32x4.add(s0, s1), BOUNDARY);
   }
 }
 
 /** z = left * (B G). */
 function inputsOfState(a: ScanBackwardArguments, k: Block, inputs: usize, count: i32): void {
   const width = <usize>k.tiled << 2;
-  for (let i = 0; i < count; i += 4) {
-    const at = <usize>i * CHANNEL_ROW;
-    for (let c: usize = 0; c < width; c += 32) {
-      tileInputs(k.z + at + c, inputs + (<usize>i << 2), k.adjoint + c, k.adjoint + c + stateBytes(a), k.factors + at + c);
+  for (let c: usize = 0; c < width; c += 32) {
+    for (let i = 0; i < count; i += 4) {
+      const at = <usize>i * CHANNEL_ROW + c;
+      tileInputs(k.parts + Z + at, inputs + (<usize>i << 2), k.parts + ADJOINT + c, k.parts + ADJOINT + c + stateBytes(a), k.parts + FACTORS + at);
     }
   }
 }
 
-/** to += A x head by head for 8 steps from `i` on; sums by rows of `weights` are added to `along`. */
-function outputsOfHeads(k: Block, to: usize, rows: usize, a: usize, x: usize, weights: usize, i: i32): void {
-  const o = <usize>i << 2;
+/** dB' += G u'. */
+function addInputs(k: Block, dB: usize, rows: usize, count: i32): void {
+  const end = <usize>k.width * STEP_ROW;
+  for (let n: usize = 0; n < rows; n += 4) {
+    for (let i = 0; i < count; i += 8) {
+      const o = <usize>i << 2;
+      addProducts(dB + n * STEP_ROW + o, k.parts + ADJOINT + n * CHANNEL_ROW, k.parts + INPUTS_T + o, k.parts + INPUTS_T + o + end);
+    }
+  }
+}
+
+/** to += A x head by head for steps `first` .. `end` in eights; sums by rows of `weights` are added to `along`. */
+function addOutputs(k: Block, to: usize, rows: usize, a: usize, x: usize, weights: usize, first: i32, end: i32): void {
   const headSteps = <usize>k.headdim * STEP_ROW;
-  const headBytes = <usize>k.headdim << 2;
-  let along = k.along + o;
-  x += o;
-  for (let h = 0; h < k.heads; h++, a += headBytes, x += headSteps, along += STEP_ROW) {
-    addWeighedProducts(to + o, to + o + rows * STEP_ROW, a, x, x + headSteps, weights + o, along);
+  for (let n: usize = 0; n < rows; n += 4) {
+    for (let i = first; i < end; i += 8) {
+      const o = <usize>i << 2;
+      const at = n * STEP_ROW + o;
+      addWeighedProducts(to + at, a + n * CHANNEL_ROW, x + o, headSteps, k.heads, weights + at, k.parts + ALONG + o);
+    }
   }
 }
 
 /** The pairs of steps within the chunk. */
 function pairs(k: Block, dW: usize, products: usize, count: i32): void {
-  let t = 0;
-  let before = 0;
-  while (t < count) {
-    const end = planRun(k, before, t, count);
+  const parts = k.parts;
+  const width = <usize>k.tiled << 2;
+  for (let t = 0, end = 0; t < count; t = end) {
+    end = planRun(k, t, count);
     loadRun(k, t, end);
-    const width = <usize>k.tiled << 2;
+    const xEnd = parts + RUN_OUTPUTS + <usize>end * CHANNEL_ROW;
     for (let j = 0; j < end; j += 4) {
-      const at = <usize>j * CHANNEL_ROW;
+      const at = parts + <usize>j * CHANNEL_ROW;
       const first = max(t, j);
-      const x = k.runOutputs + <usize>first * CHANNEL_ROW;
-      const xEnd = k.runOutputs + <usize>end * CHANNEL_ROW;
+      const x = parts + RUN_OUTPUTS + <usize>first * CHANNEL_ROW;
       const row = products + <usize>j * STEP_ROW + (<usize>first << 2);
-      for (let c: usize = 0; c < width; c += 32) tileRun(k.z + at + c, row, x + c, xEnd + c, k.factors + at + c);
+      for (let c: usize = 0; c < width; c += 32) tileRun(at + Z + c, row, x + c, xEnd + c, at + FACTORS + c);
     }
     for (let i = t & ~7; i < end; i += 8) {
-      outputsOfHeads(k, dW, <usize>round4(min(i + 8, end)), k.runInputs, k.runOutputsT, products, i);
+      addOutputs(k, dW, <usize>round4(min(i + 8, end)), parts + RUN_INPUTS, parts + RUN_OUTPUTS_T, products, i, i + 8);
     }
-    before = t;
-    t = end;
   }
 }
 
 /** Operands of a run's pairs: outputs of its own steps alone, inputs of all steps before its end. */
 function loadRun(k: Block, t: i32, end: i32): void {
   const from = t & ~7;
-  memory.fill(k.runOutputs + <usize>from * CHANNEL_ROW, 0, <usize>(t - from) * CHANNEL_ROW);
-  memory.fill(k.runOutputs + <usize>end * CHANNEL_ROW, 0, <usize>(((end + 7) & ~7) - end) * CHANNEL_ROW);
-  const rest = <usize>(round4(end) - end) * CHANNEL_ROW;
-  memory.fill(k.runInputs + <usize>end * CHANNEL_ROW, 0, rest);
-  memory.fill(k.factors + <usize>end * CHANNEL_ROW, 0, rest);
   const width = <usize>k.width << 2;
-  for (let i: usize = 0; i < <usize>end * CHANNEL_ROW; i += CHANNEL_ROW) {
+  const first = k.parts + <usize>t * CHANNEL_ROW;
+  const last = k.parts + <usize>end * CHANNEL_ROW;
+  const rest = <usize>(round4(end) - end) * CHANNEL_ROW;
+  memory.fill(k.parts + RUN_OUTPUTS + <usize>from * CHANNEL_ROW, 0, <usize>(t - from) * CHANNEL_ROW);
+  memory.fill(last + RUN_OUTPUTS, 0, <usize>(((end + 7) & ~7) - end) * CHANNEL_ROW);
+  memory.fill(last + RUN_INPUTS, 0, rest);
+  memory.fill(last + FACTORS, 0, rest);
+  for (let i = k.parts; i < last; i += CHANNEL_ROW) {
     for (let c: usize = 0; c < width; c += 16) {
-      const inverse = byChannel(k, k.inverse + i, c);
-      v128.store(k.factors + i + c, inverse);
-      v128.store(k.runInputs + i + c, f32x4.mul(v128.load(k.x + i + c), f32x4.mul(inverse, byChannel(k, k.steps + i, c))));
+      const inverse = factorOf(k, i, INVERSE, c);
+      const factor = f32x4.mul(inverse, factorOf(k, i, STEPS, c));
+      v128.store(i + c, inverse, FACTORS);
+      v128.store(i + c, f32x4.mul(v128.load(i + c, X), factor), RUN_INPUTS);
     }
   }
-  for (let i = <usize>t * CHANNEL_ROW; i < <usize>end * CHANNEL_ROW; i += CHANNEL_ROW) {
+  for (let i = first; i < last; i += CHANNEL_ROW) {
     for (let c: usize = 0; c < width; c += 16) {
-      v128.store(k.runOutputs + i + c, f32x4.mul(v128.load(k.dy + i + c), byChannel(k, k.scale + i, c)));
+      v128.store(i + c, f32x4.mul(v128.load(i + c, DY), factorOf(k, i, SCALE, c)), RUN_OUTPUTS);
     }
   }
-  transposeSteps(k, k.runOutputs, k.runOutputsT, from, end);
+  transposeSteps(k, k.parts + RUN_OUTPUTS, k.parts + RUN_OUTPUTS_T, from, end);
 }
 
 /** Sums of x * y over the channels of a head. */
@@ -251,47 +268,62 @@ function headSum(x: usize, y: usize, headdim: i32): f32 {
   return sum;
 }
 
-/** Sums of a chunk by head, dx, and the sums for d. */
+/** Sums of a chunk by head, dx, and the sums for d: by channel, or of a whole head in the place of its first channel. */
 function finishRows(a: ScanBackwardArguments, k: Block, row: i32, chunk: i32, count: i32, diagonal: usize): void {
   const t = chunk * CHUNK;
+  const parts = k.parts;
   const headRow = <usize>(a.parts * round4(a.heads)) << 2;
   const at = (<usize>row * <usize>a.length + <usize>t) * headRow + (<usize>(k.part * round4(a.heads) + k.head) << 2);
   for (let h = 0; h < k.heads; h++) {
     const o = <usize>(h * k.headdim) << 2;
     const head = <usize>h << 2;
+    const along = parts + ALONG + <usize>h * STEP_ROW;
     let later: f32 = 0;
-    for (let c = 0; c < k.headdim; c++) later += load<f32>(k.boundary + o + (<usize>c << 2));
+    let skip: f32 = 0;
+    for (let c = 0; c < k.headdim; c++) later += load<f32>(parts + o + (<usize>c << 2), BOUNDARY);
     for (let i = count - 1; i >= 0; i--) {
-      const channels = <usize>i * CHANNEL_ROW + o;
-      const given = headSum(k.x + channels, k.z + channels, k.headdim);
-      const same = headSum(k.x + channels, k.dy + channels, k.headdim);
-      const step = load<f32>(k.steps + <usize>i * CHANNEL_ROW + head);
-      later += load<f32>(k.along + <usize>h * STEP_ROW + (<usize>i << 2)) - step * given;
+      const channels = parts + <usize>i * CHANNEL_ROW + o;
+      const step = <usize>i << 2;
+      const given = headSum(channels + X, channels + Z, k.headdim);
+      const same = headSum(channels + X, channels + DY, k.headdim);
       const to = at + <usize>i * headRow + head;
-      store<f32>(a.inputSums + to, given + load<f32>(diagonal + (<usize>i << 2)) * same);
+      later += load<f32>(along + step) - load<f32>(parts + <usize>i * CHANNEL_ROW + head, STEPS) * given;
+      skip += same;
+      store<f32>(a.inputSums + to, given + load<f32>(diagonal + step) * same);
       store<f32>(a.decaySums + to, later);
     }
+    if (!a.dHasHdim) store<f32>(parts + o, load<f32>(parts + o, SKIP_SUMS) + skip, SKIP_SUMS);
   }
   const dxStep = <usize>a.dxStride << 2;
+  const width = <usize>k.width << 2;
+  const whole = width & ~15;
   let dx = a.dx + (<usize>(a.batchStart + row) * <usize>a.length + <usize>t) * dxStep + (<usize>k.channel << 2);
   const pads = k.isLast ? padded(a.heads * a.headdim) - a.heads * a.headdim : 0;
-  for (let i = 0; i < count; i++, dx += dxStep) {
-    const channels = <usize>i * CHANNEL_ROW;
-    const product = v128.load32_splat(diagonal + (<usize>i << 2));
-    for (let c = 0; c < k.width; c += 4) {
-      const o = <usize>c << 2;
-      const dy4 = v128.load(k.dy + channels + o);
-      const sum = madd(product, dy4, v128.load(k.z + channels + o));
-      const value = madd(byChannel(k, k.steps + channels, o), sum, f32x4.mul(v128.load(k.skip + o), dy4));
-      v128.store(k.skipSums + o, madd(v128.load(k.x + channels + o), dy4, v128.load(k.skipSums + o)));
-      if (c + 4 <= k.width) {
-        v128.store(dx + o, value);
-      } else {
-        store<f32>(dx + o, f32x4.extract_lane(value, 0));
-        if (c + 1 < k.width) store<f32>(dx + o, f32x4.extract_lane(value, 1), 4);
-        if (c + 2 < k.width) store<f32>(dx + o, f32x4.extract_lane(value, 2), 8);
+  for (let i = parts; i < parts + <usize>count * CHANNEL_ROW; i += CHANNEL_ROW, dx += dxStep, diagonal += 4) {
+    const product = v128.load32_splat(diagonal);
+    for (let c: usize = 0; c < whole; c += 16) v128.store(dx + c, inputGradient(k, i, c, product));
+    if (whole < width) storeLanes(dx + whole, inputGradient(k, i, whole, product), <i32>((width - whole) >> 2));
+    if (pads > 0) memory.fill(dx + width, 0, <usize>pads << 2);
+    if (a.dHasHdim) {
+      for (let c: usize = 0; c < width; c += 16) {
+        v128.store(parts + c, madd(v128.load(i + c, X), v128.load(i + c, DY), v128.load(parts + c, SKIP_SUMS)), SKIP_SUMS);
       }
     }
-    if (pads > 0) memory.fill(dx + (<usize>k.width << 2), 0, <usize>pads << 2);
   }
+}
+
+/** d * dy + dt * (z + (b c) * dy). */
+@inline
+function inputGradient(k: Block, i: usize, c: usize, product: v128): v128 {
+  const dy = v128.load(i + c, DY);
+  const sum = madd(product, dy, v128.load(i + c, Z));
+  return madd(factorOf(k, i, STEPS, c), sum, f32x4.mul(v128.load(k.parts + c, SKIP), dy));
+}
+
+/** The first 1 to 3 lanes. */
+@inline
+function storeLanes(to: usize, value: v128, lanes: i32): void {
+  store<f32>(to, f32x4.extract_lane(value, 0));
+  if (lanes > 1) store<f32>(to, f32x4.extract_lane(value, 1), 4);
+  if (lanes > 2) store<f32>(to, f32x4.extract_lane(value, 2), 8);
 }

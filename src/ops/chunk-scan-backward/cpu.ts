@@ -8,7 +8,8 @@ type Node = Omit<CpuNode, 'scratch'>;
 const CHUNK = 32;
 const BLOCK_CHANNELS = 64;
 const ROW_BYTES = 4 * CHUNK;
-const OWN_BYTES = 256 + 19 * 8192;
+const CHANNEL_ROW_BYTES = 272;
+const OWN_BYTES = 256 + 19 * 8704;
 /** Batches are cut so that what one group of calls shares stays below this, one row at least. */
 const SHARED_BYTES = 16 * 2 ** 20;
 
@@ -36,7 +37,7 @@ function layoutOf(
   const length = node.number('length');
   const dState = round4(node.buffer('b').width);
   const heads = node.buffer('dt').width;
-  const { parts } = blocksOf(heads, node.number('headdim'));
+  const { parts, headsPerBlock, partWidth } = blocksOf(heads, node.number('headdim'));
   const chunkCount = Math.ceil(length / CHUNK);
   const chunkBytes = chunkCount * (2 * dState + CHUNK + 1) * ROW_BYTES;
   const headBytes = 4 * length * round4(heads);
@@ -57,7 +58,7 @@ function layoutOf(
   const decaySums = place(rows * parts * headBytes);
   const skipSums = place(rows * skipBytes);
   const sums = place(node.threads * rows * sumBytes);
-  const ownBytes = align(OWN_BYTES + (chunkCount + 1) * dState * 4 * BLOCK_CHANNELS);
+  const ownBytes = align(OWN_BYTES + dState * (2 * CHANNEL_ROW_BYTES + chunkCount * 4 * round4(headsPerBlock * partWidth)));
   const own = place(node.threads * ownBytes);
   return { chunks, steps, decays, inputSums, decaySums, skipSums, sums, own, ownBytes, bytes, rows };
 }
