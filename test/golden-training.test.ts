@@ -58,7 +58,7 @@ for (const folder of GOLDEN_FOLDERS) {
           const engine = await TrainingEngine.attach(lm);
           const [batch, length] = golden['ids']!.shape as [number, number];
           const scale = new Float32Array(batch * length).fill(1 / (batch * length * LEVELS.length));
-          const inputs = { ids: golden['ids']!.array, targets: golden['targets']!.array, scale, seed: new Int32Array(2) };
+          const inputs = { ids: golden['ids']!.array, targets: golden['targets']!.array, scale, seed: new Int32Array(3) };
           const accumulate = async (level: number): Promise<number> => {
             const dims = Array.from({ length: lm.config.nLayer }, () => lm.config.dModel / level);
             const shape: TrainingShape = { batch, length, dims, recompute, projDropRate: 0, dropPathRate: 0 };
@@ -93,7 +93,7 @@ for (const folder of GOLDEN_FOLDERS) {
       const targets = new Float32Array(batch * nClasses);
       for (const [i, label] of figures.targets.entries()) targets[i * nClasses + label] = 1;
       const scale = new Float32Array(batch).fill(1 / (batch * LEVELS.length));
-      const inputs = { images: golden['x']!.toFloat32(), targets, scale, seed: new Int32Array(2) };
+      const inputs = { images: golden['x']!.toFloat32(), targets, scale, seed: new Int32Array(3) };
       let total = 0;
       for (const level of LEVELS) {
         const dims = Array.from({ length: nLayer }, () => dModel / level);

@@ -28,6 +28,10 @@ const COMMANDS: Readonly<Record<string, { readonly description: string; readonly
     load: async () => (await import('./commands/convert.ts')).convertCommand,
   },
   data: { description: 'text into token files for training', load: async () => (await import('./commands/data.ts')).dataCommand },
+  train: {
+    description: 'train a model at several widths at once',
+    load: async () => (await import('./commands/train.ts')).trainCommand,
+  },
   bench: {
     description: 'how fast this machine runs a model',
     load: async () => (await import('./commands/bench.ts')).benchCommand,

@@ -112,7 +112,7 @@ export interface SequenceInputs {
 
 /** What a trace for training reads: the seed of its random numbers, and the rates that use them. */
 export interface TrainingInputs {
-  /** (2) int32, another one for every micro-batch. */
+  /** (3) int32: a key, another one for every micro-batch, and the number of the first sample. */
   readonly seed: Sym;
   readonly projDropRate: number;
   readonly dropPathRate: number;
@@ -143,7 +143,7 @@ export function traceMixer(
 
   const dropped = (x: Sym, at: number): Sym => {
     const { seed, projDropRate: rate = 0 } = sequence.training ?? {};
-    return seed && rate > 0 ? dropout({ x, seed }, { rate, stream: stream + at }).y : x;
+    return seed && rate > 0 ? dropout({ x, seed }, { rate, stream: stream + at, length }).y : x;
   };
 
   const rows = dropped(linear({ x: u, weight: w('in_proj.weight'), bias: weights('in_proj.bias') }, { segments: projected }).y, 0);

@@ -25,7 +25,7 @@ export interface TrainingShape {
 }
 
 /**
- * A model that can be trained. Inputs of its training program: `seed` (2) int32; `scale` (B, T, 1) or (B, 1), the
+ * A model that can be trained. Inputs of its training program: `seed` (3) int32; `scale` (B, T, 1) or (B, 1), the
  * gradient of each loss; language: `ids`, `targets` (B, T) int32; vision: `images` (B, 3, S, S), `targets` (B, classes).
  * Output: `loss`, one number per token or image.
  */
@@ -37,7 +37,7 @@ export interface TrainableModel {
 
 /** The seed input and the rates of a training trace. */
 export function trainingInputs(graph: Graph, { projDropRate, dropPathRate }: TrainingShape): TrainingInputs {
-  return { seed: graph.input('seed', [2], 'i32'), projDropRate, dropPathRate };
+  return { seed: graph.input('seed', [3], 'i32'), projDropRate, dropPathRate };
 }
 
 /** Appends the backward pass from `y`, whose gradient `dy` is known, and drops what nothing needs. */

@@ -27,7 +27,9 @@ export const ADAMW_DEFAULTS: AdamWOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8
 /** The buffers that AdamW keeps beside a parameter. */
 export const MOMENTS = ['m', 'v'] as const;
 
-function momentSpec({ name, shape, layout }: ParameterSpec, moment: (typeof MOMENTS)[number]): ParameterSpec {
+export type Moment = (typeof MOMENTS)[number];
+
+function momentSpec({ name, shape, layout }: ParameterSpec, moment: Moment): ParameterSpec {
   return { name: `${name}#${moment}`, shape, layout, precise: true };
 }
 
@@ -83,9 +85,9 @@ export class TrainingEngine {
     return this.#parameters.map((spec) => this.#model.runtime.weight(gradientSpec(spec).name));
   }
 
-  /** A parameter's moment. */
-  moment(spec: ParameterSpec, moment: (typeof MOMENTS)[number]): DeviceWeight {
-    return this.#model.runtime.weight(momentSpec(spec, moment).name);
+  /** A moment of the parameter of this name. */
+  moment(name: string, moment: Moment): DeviceWeight {
+    return this.#model.runtime.weight(`${name}#${moment}`);
   }
 
   /** The first parameter whose gradient is not finite, and which element. */

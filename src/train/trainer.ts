@@ -10,28 +10,17 @@
 import type { ProgramInputs } from '../backends/backend.ts';
 import type { Communicator } from '../distributed/communicator.ts';
 import { type Share, batchRows } from '../distributed/shares.ts';
-import { MatMambaError, throwIfAborted } from '../errors.ts';
+import { MatMambaError } from '../errors.ts';
 import type { TrainableModel, TrainingShape } from '../models/training.ts';
 import { Random } from '../tensor/random.ts';
 import type { TrainingEngine } from './engine.ts';
 import type { GradientSum } from './gradient-sum.ts';
-
-/** One part of a step: a width, its share of the loss, and which batch it reads. */
-export interface MicroBatch {
-  /** `level 4`, or the name of a mix: what logs group losses by. */
-  readonly label: string;
-  /** dims of every layer. */
-  readonly widths: readonly number[];
-  /** Share in the step's loss; all of a step sum up to 1. */
-  readonly weight: number;
-  /** Place in the step: another place, another batch. */
-  readonly index: number;
-}
+import type { Strategy } from './strategy.ts';
 
 /** Where batches come from. */
 export interface TrainingData {
   /** Inputs of the given rows of a global micro-batch, without `scale` and `seed`. */
-  inputs(step: number, index: number, rows: Share, signal?: AbortSignal): Promise<ProgramInputs>;
+  inputs(step: number, index: number, rows: Share): Promise<ProgramInputs>;
 }
 
 export interface StepRecord {
@@ -64,7 +53,7 @@ export interface TrainerOptions {
   readonly communicator: Communicator;
   readonly gradientSum: GradientSum;
   readonly hooks: TrainerHooks;
-  readonly microBatches: (step: number) => readonly MicroBatch[];
+  readonly strategy: Strategy;
   /** Learning rate of a step, counted from 0. */
   readonly learningRate: (step: number) => number;
   readonly steps: number;
@@ -110,9 +99,9 @@ export async function train(options: TrainerOptions, firstStep: number, bestBefo
       const isLast = step + 1 === steps;
       if (hooks.validate && (isLast || (step + 1) % validateEvery === 0)) best = await validate(options, step + 1, best);
       if (isLast || (step + 1) % saveEvery === 0) await save(step + 1);
-      if (signal?.aborted) {
+      if (await anyWantsToStop(options)) {
         await save(step + 1);
-        throwIfAborted(signal);
+        throw new MatMambaError('ABORTED', `stopped after step ${step + 1}; a checkpoint was written`, { cause: signal?.reason });
       }
     }
   } finally {
@@ -121,20 +110,26 @@ export async function train(options: TrainerOptions, firstStep: number, bestBefo
   return best;
 }
 
+/** Whether a rank was told to stop: signals do not reach all of them in the same step, so they agree on it. */
+async function anyWantsToStop({ communicator, signal }: TrainerOptions): Promise<boolean> {
+  const stop = Float64Array.of(signal?.aborted ? 1 : 0);
+  await communicator.allReduceSum(stop);
+  return stop[0]! > 0;
+}
+
 /** All micro-batches of a step; mean losses by label over all ranks. */
 async function runStep(options: TrainerOptions, queue: Prefetch, step: number, rows: Share): Promise<Record<string, number>> {
   const { engine, communicator, shape, batch, lossesPerRow, seed } = options;
   const mine = rows.end - rows.start;
-  const parts = options.microBatches(step);
+  const parts = options.strategy.parts(step);
   const sums = new Float64Array(parts.length);
   const random = new Random(seed, 'dropout');
   const [key0, key1] = [random.uint32() | 0, random.uint32() | 0];
   for (const [i, { widths, weight, index }] of parts.entries()) {
     const inputs = await queue.take(step, index);
     const scale = new Float32Array(mine * lossesPerRow).fill(weight / (batch * lossesPerRow));
-    // Every (step, micro-batch, rank) draws its own masks.
-    const place = (step * parts.length + index) * communicator.size + communicator.rank;
-    const given = { ...inputs, scale, seed: Int32Array.of(key0 ^ place, key1) };
+    // Masks are those of the global batch, however many ranks share it.
+    const given = { ...inputs, scale, seed: Int32Array.of(key0 ^ (step * parts.length + index), key1, rows.start) };
     const loss = await engine.accumulate({ ...shape, batch: mine, dims: widths }, given, {});
     for (const value of loss) sums[i]! += value;
   }
@@ -149,10 +144,9 @@ async function runStep(options: TrainerOptions, queue: Prefetch, step: number, r
 }
 
 /** Rank 0 measures the held-out losses; the best model by their mean is kept. */
-async function validate({ communicator, hooks, signal }: TrainerOptions, step: number, best: number): Promise<number> {
+async function validate({ communicator, hooks }: TrainerOptions, step: number, best: number): Promise<number> {
   const result = Float64Array.of(best);
   if (communicator.rank === 0) {
-    throwIfAborted(signal);
     const losses = await hooks.validate!(step);
     await hooks.onValidation?.(step, losses);
     const values = Object.values(losses);
@@ -184,7 +178,7 @@ class Prefetch {
   constructor(options: TrainerOptions, rows: Share, firstStep: number) {
     this.#options = options;
     this.#rows = rows;
-    if (firstStep < options.steps) this.#prepare(firstStep, options.microBatches(firstStep)[0]!.index);
+    if (firstStep < options.steps) this.#prepare(firstStep, options.strategy.parts(firstStep)[0]!.index);
   }
 
   async take(step: number, index: number): Promise<ProgramInputs> {
@@ -203,17 +197,16 @@ class Prefetch {
   }
 
   #prepare(step: number, index: number): Promise<ProgramInputs> {
-    const { data, signal } = this.#options;
-    const inputs = data.inputs(step, index, this.#rows, signal);
+    const inputs = this.#options.data.inputs(step, index, this.#rows);
     inputs.catch(() => {});
     this.#ahead.set(`${step}/${index}`, inputs);
     return inputs;
   }
 
   #after(step: number, index: number): [number, number] | undefined {
-    const parts = this.#options.microBatches(step);
+    const parts = this.#options.strategy.parts(step);
     const at = parts.findIndex((part) => part.index === index) + 1;
     if (at < parts.length) return [step, parts[at]!.index];
-    return step + 1 < this.#options.steps ? [step + 1, this.#options.microBatches(step + 1)[0]!.index] : undefined;
+    return step + 1 < this.#options.steps ? [step + 1, this.#options.strategy.parts(step + 1)[0]!.index] : undefined;
   }
 }

@@ -117,7 +117,8 @@ function scanBlock(a: ChunkScanArguments, row: i32, k: Block): void {
 function loadState(a: ChunkScanArguments, k: Block, state: usize): bool {
   memory.fill(k.rows, 0, <usize>round4(a.dState) * BLOCK_BYTES);
   if (state == 0) return false;
-  const channels = min(k.width, a.heads * a.headdim - k.channel);
+  // A tile may lie in the padding altogether.
+  const channels = max(0, min(k.width, a.heads * a.headdim - k.channel));
   const rowBytes = <usize>a.dState << 2;
   const from = state + <usize>k.channel * rowBytes;
   const whole = (a.dState & 3) == 0 ? channels & ~3 : 0;
@@ -140,7 +141,8 @@ function loadState(a: ChunkScanArguments, k: Block, state: usize): bool {
 
 function storeState(a: ChunkScanArguments, k: Block, state: usize): void {
   if (state == 0) return;
-  const channels = min(k.width, a.heads * a.headdim - k.channel);
+  // A tile may lie in the padding altogether.
+  const channels = max(0, min(k.width, a.heads * a.headdim - k.channel));
   const rowBytes = <usize>a.dState << 2;
   const to = state + <usize>k.channel * rowBytes;
   const whole = (a.dState & 3) == 0 ? channels & ~3 : 0;

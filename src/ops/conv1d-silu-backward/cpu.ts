@@ -3,13 +3,14 @@
 import { segmentColumns } from '../../graph/graph.ts';
 import { type CpuArgument, type CpuKernel, type CpuNode, rowOperands, vectorOperand } from '../cpu-kernel.ts';
 
-/** Rows of sums: four taps and the bias. */
+/** Rows of sums: four taps and the bias; and floats of a thread's own memory, as in `kernel.as.ts`. */
 const SUM_ROWS = 5;
+const OWN_FLOATS = 4 * (64 + 4);
 
 const totalOf = (node: Omit<CpuNode, 'scratch'>): number => segmentColumns(node.segments('segments')).total;
 
 export const conv1dSiluBackwardCpu: CpuKernel = {
-  scratchBytes: (node) => 4 * SUM_ROWS * node.threads * totalOf(node),
+  scratchBytes: (node) => 4 * node.threads * (SUM_ROWS * totalOf(node) + OWN_FLOATS),
   calls(node) {
     const weight = node.weight('weight');
     const trained = node.has('dWeight') || node.has('dBias');

@@ -1,6 +1,6 @@
 import type { OpCase } from '../cases.ts';
 
-const seed = { shape: [2], dtype: 'i32', fill: { kind: 'values', values: [99, 1] } } as const;
+const seed = { shape: [3], dtype: 'i32', fill: { kind: 'values', values: [99, 1, 5] } } as const;
 
 export const dropPathCases: readonly OpCase[] = [0, 0.5].map((rate) => ({
   name: `rate ${rate}`,

@@ -2,7 +2,7 @@
 
 import { type Op, defineOp } from '../op.ts';
 
-/** y[b] = x[b] * keep_b / (1 - rate), keep_b by Philox(seed, stream, b). x, y: (B, T, D), seed: (2) i32. */
+/** y[b] = x[b] * keep_b / (1 - rate), keep_b by Philox(seed, stream, seed[2] + b). x, y: (B, T, D), seed: (3) i32. */
 export const dropPath: Op<'x' | 'seed', 'y', { rate: number; stream: number }> = defineOp({
   name: 'drop_path',
   inputs: { x: 'B T D', seed: 'S' },

@@ -1,7 +1,7 @@
 import { type CpuKernel, type CpuNode, call, f32, rowOperands } from '../cpu-kernel.ts';
 
-/** Dropout of elements, or of whole samples of `rowsPerDraw` rows. */
-export function dropoutCall(node: CpuNode, rowsPerDraw: number): ReturnType<typeof call> {
+/** Dropout of elements, or of whole samples; a sample has `length` rows. */
+export function dropoutCall(node: CpuNode, length: number, whole: boolean): ReturnType<typeof call> {
   const x = node.buffer('x');
   return call('dropout', {
     ...rowOperands(node, 'x', 'y'),
@@ -10,8 +10,9 @@ export function dropoutCall(node: CpuNode, rowsPerDraw: number): ReturnType<type
     rate: f32(node.number('rate')),
     rows: x.rows,
     width: x.width,
-    rowsPerDraw,
+    length,
+    whole: whole ? 1 : 0,
   });
 }
 
-export const dropoutCpu: CpuKernel = { calls: (node) => [dropoutCall(node, 0)] };
+export const dropoutCpu: CpuKernel = { calls: (node) => [dropoutCall(node, node.number('length'), false)] };

@@ -11,14 +11,16 @@ class DropoutArguments {
   xStride: i32;
   y: usize;
   yStride: i32;
-  /** Two 32-bit halves. */
+  /** Two 32-bit halves, and the number of the first sample. */
   seed: usize;
   stream: i32;
   rate: f32;
   rows: i32;
   width: i32;
-  /** 0: one draw an element; else rows that share one. */
-  rowsPerDraw: i32;
+  /** Rows of a sample. */
+  length: i32;
+  /** 1: a sample is dropped or kept as a whole. */
+  whole: i32;
 }
 
 @inline
@@ -55,14 +57,17 @@ export function dropout(address: usize, thread: i32, threads: i32): void {
   const args = changetype<DropoutArguments>(address);
   const width = args.width;
   const scale: f32 = 1 / (1 - args.rate);
+  const whole = args.whole != 0;
+  const sample: u32 = load<u32>(args.seed, 8);
+  const firstRow: u32 = sample * args.length;
   const end = shareStart(args.rows, 1, thread + 1, threads);
   for (let row = shareStart(args.rows, 1, thread, threads); row < end; row++) {
     const x = args.x + (<usize>(row * args.xStride) << 2);
     const y = args.y + (<usize>(row * args.yStride) << 2);
     let keep: f32 = 0;
-    if (args.rowsPerDraw != 0) keep = uniform(row / args.rowsPerDraw, args.stream, args.seed) < args.rate ? 0 : scale;
+    if (whole) keep = uniform(sample + row / args.length, args.stream, args.seed) < args.rate ? 0 : scale;
     for (let i = 0; i < width; i++) {
-      if (args.rowsPerDraw == 0) keep = uniform(row * width + i, args.stream, args.seed) < args.rate ? 0 : scale;
+      if (!whole) keep = uniform((firstRow + row) * width + i, args.stream, args.seed) < args.rate ? 0 : scale;
       store<f32>(y + (<usize>i << 2), load<f32>(x + (<usize>i << 2)) * keep);
     }
     memory.fill(y + (<usize>width << 2), 0, <usize>(padded(width) - width) << 2);

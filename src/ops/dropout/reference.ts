@@ -8,6 +8,8 @@ export function keepScale(index: number, seed: HostValue, stream: number, rate: 
   return (block[index % 4]! >>> 8) * 2 ** -24 < rate ? 0 : 1 / (1 - rate);
 }
 
-export const dropoutReference: Reference = ({ x, seed }, { rate, stream }) => ({
-  y: { shape: x!.shape, data: x!.data.map((value, i) => value * keepScale(i, seed!, stream as number, rate as number)) },
-});
+export const dropoutReference: Reference = ({ x, seed }, { rate, stream, length }) => {
+  const first = seed!.data[2]! * (length as number) * x!.shape.at(-1)!;
+  const data = x!.data.map((value, i) => value * keepScale(first + i, seed!, stream as number, rate as number));
+  return { y: { shape: x!.shape, data } };
+};

@@ -1,9 +1,12 @@
 import { type Segment, paddedColumns, segmentColumns } from '../../graph/graph.ts';
+import { MatMambaError } from '../../errors.ts';
 import type { CpuCall, CpuKernel, CpuNode, CpuWeight, WeightDType } from '../cpu-kernel.ts';
 import { type LinearPlan, planBytes, planLinear } from './plan.ts';
 
 /** The numbers that kernels know a weight's dtype by, as in `arguments.as.ts`. */
 const DTYPE_NUMBERS: Readonly<Record<WeightDType, number>> = { f32: 0, bf16: 1, f16: 2, i8: 3 };
+/** Rows of a stored panel of weights that are not float32. */
+const PANEL_ROWS = 8;
 const ELEMENT_BYTES: Readonly<Record<WeightDType, number>> = { f32: 4, bf16: 2, f16: 2, i8: 1 };
 
 /** One product: rows of float32 at `pointer`, every `stride` floats. */
@@ -67,6 +70,9 @@ export function linearCalls(team: Team, scratch: number, operands: LinearOperand
     quantisedRange: plan.quantisedRange,
     segments: segments.length,
   };
+  if (weight.dtype !== 'f32' && segments.some(({ start }) => start % PANEL_ROWS !== 0)) {
+    throw new MatMambaError('INTERNAL', `a segment of a ${weight.dtype} weight must start at a multiple of ${PANEL_ROWS} rows`);
+  }
   const tail = segments.flatMap(({ start, count }, i) => [
     weight.pointer + start * weight.stride * ELEMENT_BYTES[weight.dtype],
     weight.scales + 4 * start * head.scaleGroups,

@@ -17,7 +17,6 @@ export function linearWidth(segments: readonly Segment[]): number {
 /**
  * y[:, column(s) + i] = x . weight[s.start + i, :K] + bias[s.start + i] for every segment s; the columns that pad a
  * segment to a multiple of 16 are zero. x: (*, K), weight: (R, >= K), bias: (R), y: (*, linearWidth(segments)).
- * Segments start at multiples of 8.
  * @throws SHAPE
  */
 export const linear = defineOp({
@@ -42,7 +41,6 @@ export const linear = defineOp({
     if (bias && bias.shape.reduce((a, b) => a * b, 1) !== shape[0]) fail(`'bias' expected (${shape[0]}), got ${formatShape(bias.shape)}`);
     if (segments.length === 0) fail('no segments');
     for (const { start, count } of segments) {
-      if (start % 8 !== 0) fail(`a segment starts at row ${start}, which is no multiple of 8`);
       if (count < 1 || start + count > shape[0]!) fail(`rows ${start}..${start + count} of ${formatShape(shape)}`);
     }
   },
