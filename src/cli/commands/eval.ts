@@ -166,6 +166,11 @@ async function meanLoss(
     const targets = tensor(tokens.slice(1), [1, length]);
     const losses = (await model.loss(ids, targets, { ...width, signal })).array as Float32Array;
     for (const loss of losses) sum += loss;
+    if (!Number.isFinite(sum)) {
+      throw new MatMambaError('WEIGHTS', `the loss of window ${window} is ${sum}`, {
+        hint: 'training diverged, or these weights are no model',
+      });
+    }
     onWindow(window + 1);
   }
   return sum / (windows * length);
