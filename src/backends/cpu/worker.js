@@ -39,6 +39,7 @@ const noBlas = () => {
   throw new Error('no BLAS is loaded');
 };
 const library = blas ? await bindBlas(blas) : { sgemm: noBlas, gemm: noBlas };
+const cells = new Int32Array(memory.buffer, control, Object.keys(CONTROL).length);
 const instance = await WebAssembly.instantiate(module, {
   env: {
     memory,
@@ -46,12 +47,14 @@ const instance = await WebAssembly.instantiate(module, {
       throw new Error('a kernel gave up');
     },
     now: () => performance.now(),
+    /** @type {(address: number, value: number, milliseconds: number) => void} */
+    sleep: (address, value, milliseconds) =>
+      void Atomics.wait(cells, (address - control) / 4, value, milliseconds < 0 ? Infinity : milliseconds),
     blas_sgemm: library.sgemm,
     blas_gemm: library.gemm,
   },
 });
 const { work, finish } = /** @type {Record<string, (...args: number[]) => void>} */ (instance.exports);
-const cells = new Int32Array(memory.buffer, control, Object.keys(CONTROL).length);
 /** @param {string} name */
 const cell = (name) => /** @type {number} */ (CONTROL[name]);
 port.postMessage({ ready: thread });
