@@ -26,7 +26,11 @@ export async function languageModelExample(batch = 8, length = 1024, nLayer = 24
 export async function storyExample(folder: string, mrlLevel: number): Promise<string> {
   await using model = await MatMambaLMHeadModel.fromPretrained(folder);
   let story = '';
-  for await (const piece of model.generate('The old man looked at the sea and said', { maxNewTokens: 20, temperature: 0, mrlLevel })) {
+  for await (const piece of model.generate('The old man looked at the sea and said', {
+    maxNewTokens: 20,
+    temperature: 0,
+    mrlLevel,
+  })) {
     story += piece.text;
   }
   return story;

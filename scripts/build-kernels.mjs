@@ -9,21 +9,30 @@ import asc from 'assemblyscript/asc';
 
 const source = 'src/backends/cpu';
 const target = 'dist/backends/cpu';
-const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.as.ts')).sort();
+const files = readdirSync('src', { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.as.ts'))
+  .sort();
 const hash = createHash('sha256').update(readFileSync(new URL(import.meta.url)));
 for (const file of files) hash.update(file).update(readFileSync(join('src', file)));
 const digest = hash.digest('hex');
 
 const stamp = join(source, 'kernels.wasm.sha256');
 const variants = { 'kernels-relaxed.wasm': 'simd,relaxed-simd,threads', 'kernels-simd.wasm': 'simd,threads' };
-const fresh = existsSync(stamp) && readFileSync(stamp, 'utf8') === digest && Object.keys(variants).every((name) => existsSync(join(source, name)));
+const fresh =
+  existsSync(stamp) &&
+  readFileSync(stamp, 'utf8') === digest &&
+  Object.keys(variants).every((name) => existsSync(join(source, name)));
 if (!fresh) {
   for (const [name, features] of Object.entries(variants)) {
     const { error, stderr } = await asc.main([
       join(source, 'kernels.as.ts'),
-      '--outFile', join(source, `${name}.tmp`),
-      '--enable', features,
-      ...'-O3 --noAssert --runtime stub --sharedMemory --importMemory --initialMemory 64 --maximumMemory 65536 --disableWarning'.split(' '),
+      '--outFile',
+      join(source, `${name}.tmp`),
+      '--enable',
+      features,
+      ...'-O3 --noAssert --runtime stub --sharedMemory --importMemory --initialMemory 64 --maximumMemory 65536 --disableWarning'.split(
+        ' ',
+      ),
     ]);
     if (error) {
       console.error(stderr.toString());

@@ -13,4 +13,12 @@ export type { CallOptions, ModelOptions } from './models/runtime.ts';
 export { ModelState, type StateSnapshot } from './models/state.ts';
 export { MatMamba2Vision, type VisionForwardOptions } from './models/vision-model.ts';
 export { type DType, Tensor, type TypedArray, tensor } from './tensor/index.ts';
-export { type FinishReason, type GenerateOptions, type GeneratedPiece, type Tokenizer, gpt2Tokenizer, loadTokenizer, tokenizerFromJson } from './text/index.ts';
+export {
+  type FinishReason,
+  type GenerateOptions,
+  type GeneratedPiece,
+  type Tokenizer,
+  gpt2Tokenizer,
+  loadTokenizer,
+  tokenizerFromJson,
+} from './text/index.ts';

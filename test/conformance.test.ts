@@ -21,7 +21,9 @@ for (const backend of backends) {
   const { threads, blas, simd } = backend.capabilities();
   describe(`cpu, ${threads} thread(s), ${simd}, BLAS ${blas}`, () => {
     for (const opName of Object.keys(OPS) as OpName[]) {
-      const storages: readonly WeightStorage[] = Object.values(OPS[opName].inputAxes).some((axes) => axes.startsWith('matrix')) ? WEIGHT_DTYPES : ['f32'];
+      const storages: readonly WeightStorage[] = Object.values(OPS[opName].inputAxes).some((axes) => axes.startsWith('matrix'))
+        ? WEIGHT_DTYPES
+        : ['f32'];
       for (const storage of storages) {
         test(`${opName} ${storage}`, async () => {
           for (const testCase of CONFORMANCE[opName].cases) {

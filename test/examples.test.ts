@@ -12,7 +12,12 @@ test('block', async () => {
 
 test('vision', async () => {
   const shapes = await visionExample(2, 128, 2, 64);
-  expect(shapes).toEqual([[2, 1000], [2, 1000], [2, 1000], [2, 128]]);
+  expect(shapes).toEqual([
+    [2, 1000],
+    [2, 1000],
+    [2, 1000],
+    [2, 128],
+  ]);
 });
 
 test('language model', async () => {

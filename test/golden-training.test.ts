@@ -85,7 +85,9 @@ for (const folder of GOLDEN_FOLDERS) {
 
     test('vision', async () => {
       const golden = await readTensors(`${folder}/vision/golden.safetensors`);
-      const figures = readJson<{ loss: number; targets: number[]; grad_norms: Record<string, number> }>(`${folder}/vision/golden.json`);
+      const figures = readJson<{ loss: number; targets: number[]; grad_norms: Record<string, number> }>(
+        `${folder}/vision/golden.json`,
+      );
       await using vision = await MatMamba2Vision.fromPretrained(`${folder}/vision`);
       const engine = await TrainingEngine.attach(vision);
       const { nClasses, nLayer, dModel } = vision.config;

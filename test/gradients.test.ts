@@ -4,7 +4,7 @@
  */
 
 import { afterAll, describe, expect, test } from 'vitest';
-import type { Backend, DeviceWeight, ProgramInputs } from '../src/backends/backend.ts';
+import type { Backend, DeviceWeight } from '../src/backends/backend.ts';
 import { CpuBackend } from '../src/backends/cpu/cpu-backend.ts';
 import { differentiate, gradientSpec } from '../src/graph/differentiate.ts';
 import { Graph, type Sym } from '../src/graph/graph.ts';
@@ -72,7 +72,7 @@ async function kernelGradients(op: Op, testCase: OpCase): Promise<Gradients> {
   const arena = backend.createArena();
   const program = backend.compile(graph, weights, arena);
   try {
-    const gradients: Record<string, ArrayLike<number>> = await program.run(inputs as ProgramInputs);
+    const gradients: Record<string, ArrayLike<number>> = await program.run(inputs);
     for (const [name, { shape }] of Object.entries(host)) {
       const weight = weights.get(`${name}#gradient`);
       if (weight) gradients[name] = weight.read(0, shape[0]!);
@@ -86,16 +86,31 @@ async function kernelGradients(op: Op, testCase: OpCase): Promise<Gradients> {
   }
 }
 
-async function upload(device: Backend, weights: Map<string, DeviceWeight>, name: string, spec: DeviceWeight['spec'], values: Float32Array): Promise<void> {
+async function upload(
+  device: Backend,
+  weights: Map<string, DeviceWeight>,
+  name: string,
+  spec: DeviceWeight['spec'],
+  values: Float32Array,
+): Promise<void> {
   const columns = values.length / spec.shape[0]!;
-  weights.set(name, await device.upload(spec, 'f32', { rows: (first, count) => values.subarray(first * columns, (first + count) * columns) }));
+  weights.set(
+    name,
+    await device.upload(spec, 'f32', { rows: (first, count) => values.subarray(first * columns, (first + count) * columns) }),
+  );
 }
 
 /** Sum of outputs times their seeds. */
-function objective(opName: OpName, host: Record<string, HostValue>, seeds: Record<string, Float64Array>, attributes: OpCase['attributes']): number {
+function objective(
+  opName: OpName,
+  host: Record<string, HostValue>,
+  seeds: Record<string, Float64Array>,
+  attributes: OpCase['attributes'],
+): number {
   const results = CONFORMANCE[opName].reference(host, { ...OPS[opName].defaults, ...attributes });
   let sum = 0;
-  for (const [name, seed] of Object.entries(seeds)) for (const [i, value] of seed.entries()) sum += value * results[name]!.data[i]!;
+  for (const [name, seed] of Object.entries(seeds))
+    for (const [i, value] of seed.entries()) sum += value * results[name]!.data[i]!;
   return sum;
 }
 
@@ -123,11 +138,16 @@ describe('gradients by finite differences', () => {
               ...host,
               [name]: { shape: host[name]!.shape, data: host[name]!.data.map((value, i) => value + step * along[i]!) },
             });
-            const rise = objective(opName, moved(STEP), seeds, testCase.attributes) - objective(opName, moved(-STEP), seeds, testCase.attributes);
+            const rise =
+              objective(opName, moved(STEP), seeds, testCase.attributes) -
+              objective(opName, moved(-STEP), seeds, testCase.attributes);
             let slope = 0;
             for (let i = 0; i < size; i++) slope += gradient[i]! * along[i]!;
-            const error = Math.abs(slope - rise / (2 * STEP)) / Math.max(SMALLEST_SLOPE, (norm * Math.hypot(...along)) / Math.sqrt(size));
-            expect(error, `${testCase.name}: ${name}, slope ${slope}, finite difference ${rise / (2 * STEP)}`).toBeLessThan(TOLERANCE);
+            const error =
+              Math.abs(slope - rise / (2 * STEP)) / Math.max(SMALLEST_SLOPE, (norm * Math.hypot(...along)) / Math.sqrt(size));
+            expect(error, `${testCase.name}: ${name}, slope ${slope}, finite difference ${rise / (2 * STEP)}`).toBeLessThan(
+              TOLERANCE,
+            );
           }
         }
       }

@@ -54,7 +54,7 @@ export class AtomicFile {
     const file = this.#file;
     if (!file) throw new MatMambaError('INTERNAL', `${this.path}: written after it was finished`);
     try {
-      for (let done = 0; done < bytes.byteLength; ) {
+      for (let done = 0; done < bytes.byteLength;) {
         const { bytesWritten } = await file.write(bytes, done, Math.min(PIECE_BYTES, bytes.byteLength - done));
         if (bytesWritten <= 0) throw Object.assign(new Error('no bytes were written'), { code: 'ENOSPC' });
         done += bytesWritten;
@@ -107,7 +107,11 @@ export class AtomicFile {
  * Writes a whole file so that a reader sees the old content or the new, never a part.
  * @throws FILE with the old file intact
  */
-export async function writeFileAtomic(path: string, data: Uint8Array | string, options: { open?: OpenForWriting } = {}): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  data: Uint8Array | string,
+  options: { open?: OpenForWriting } = {},
+): Promise<void> {
   const file = await AtomicFile.create(path, options.open);
   await file.write(typeof data === 'string' ? new TextEncoder().encode(data) : data);
   await file.finish();

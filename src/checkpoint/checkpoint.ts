@@ -71,7 +71,8 @@ export async function openCheckpointSource(source: ByteSource, options: OpenChec
 async function readIndex(path: string): Promise<{ weightMap: JsonObject; metadata: Record<string, string> }> {
   const source = await fileSource(path);
   try {
-    if (source.size > MAX_INDEX_BYTES) throw new MatMambaError('FORMAT', `${path} is ${source.size} bytes, too large for an index`);
+    if (source.size > MAX_INDEX_BYTES)
+      throw new MatMambaError('FORMAT', `${path} is ${source.size} bytes, too large for an index`);
     const index = parsePythonJsonBytes(await source.read(0, source.size), { name: path, uniqueKeys: true });
     const weightMap = isJsonObject(index) ? index['weight_map'] : undefined;
     if (!isJsonObject(index) || !isJsonObject(weightMap)) {
@@ -89,7 +90,13 @@ async function readIndex(path: string): Promise<{ weightMap: JsonObject; metadat
 }
 
 /** Adds the tensors that the index reads from one shard. @throws FORMAT when one is not there */
-function takeShard(shard: Checkpoint, file: string, names: readonly string[], entries: Map<string, TensorEntry>, aliases: Map<string, string>): void {
+function takeShard(
+  shard: Checkpoint,
+  file: string,
+  names: readonly string[],
+  entries: Map<string, TensorEntry>,
+  aliases: Map<string, string>,
+): void {
   const wanted = new Set(names);
   for (const name of names) {
     const entry = shard.entries.get(name);
@@ -109,7 +116,8 @@ async function openShards(folder: string, layout: WeightsLayout, options: OpenCh
   const { weightMap, metadata } = await readIndex(join(folder, layout.index));
   const byFile = new Map<string, string[]>();
   for (const [name, file] of Object.entries(weightMap)) {
-    if (!isPlainFileName(file)) throw new MatMambaError('FORMAT', `${layout.index}: '${name}' is in ${JSON.stringify(file)}, which is no file name`);
+    if (!isPlainFileName(file))
+      throw new MatMambaError('FORMAT', `${layout.index}: '${name}' is in ${JSON.stringify(file)}, which is no file name`);
     const names = byFile.get(file);
     if (names) names.push(name);
     else byFile.set(file, [name]);
@@ -165,6 +173,9 @@ export async function openCheckpoint(path: string, options: OpenCheckpointOption
   const others = files.filter((file) => /\.(?:safetensors|bin|pt|pth)$/.test(file)).sort();
   const wanted = LAYOUTS.flatMap(({ single, index }) => [single, index]).join(', ');
   throw new MatMambaError('FILE', `${path} holds no weights`, {
-    hint: others.length > 0 ? `looked for ${wanted}; to open another file, name it: ${join(path, others[0]!)}` : `looked for ${wanted}`,
+    hint:
+      others.length > 0
+        ? `looked for ${wanted}; to open another file, name it: ${join(path, others[0]!)}`
+        : `looked for ${wanted}`,
   });
 }

@@ -13,9 +13,18 @@ const REASONS: Record<string, { reason: string; hint?: string }> = {
   EACCES: { reason: 'permission denied', hint: 'check the owner and the permissions of the file and its folder' },
   EPERM: { reason: 'permission denied', hint: 'check the owner and the permissions of the file and its folder' },
   EROFS: { reason: 'the disk is read-only', hint: 'choose another folder' },
-  ENOSPC: { reason: 'the disk is full', hint: 'free some space or choose a folder on another disk; nothing that was there before has changed' },
-  EDQUOT: { reason: 'the disk quota is used up', hint: 'free some space or choose another folder; nothing that was there before has changed' },
-  EFBIG: { reason: 'the file is larger than this disk or account allows', hint: 'save in shards (maxShardBytes) or choose another disk' },
+  ENOSPC: {
+    reason: 'the disk is full',
+    hint: 'free some space or choose a folder on another disk; nothing that was there before has changed',
+  },
+  EDQUOT: {
+    reason: 'the disk quota is used up',
+    hint: 'free some space or choose another folder; nothing that was there before has changed',
+  },
+  EFBIG: {
+    reason: 'the file is larger than this disk or account allows',
+    hint: 'save in shards (maxShardBytes) or choose another disk',
+  },
   EISDIR: { reason: 'it is a folder', hint: 'name a file' },
   ENOTDIR: { reason: 'a part of the path is a file, not a folder', hint: 'check the path' },
   EMFILE: { reason: 'too many files are open', hint: 'close other checkpoints first or raise the limit (ulimit -n)' },

@@ -17,7 +17,10 @@ const RUNS = 10_000;
 const change = fc.record({
   kind: fc.constantFrom('set', 'set', 'set', 'insert', 'remove', 'cut'),
   at: fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.double({ min: 0, max: 0.1, noNaN: true })),
-  bytes: fc.oneof(fc.uint8Array({ minLength: 1, maxLength: 8 }), fc.constantFrom(new Uint8Array(8).fill(255), new Uint8Array(4), Uint8Array.of(0x80))),
+  bytes: fc.oneof(
+    fc.uint8Array({ minLength: 1, maxLength: 8 }),
+    fc.constantFrom(new Uint8Array(8).fill(255), new Uint8Array(4), Uint8Array.of(0x80)),
+  ),
 });
 type Change = typeof change extends fc.Arbitrary<infer T> ? T : never;
 
@@ -27,7 +30,12 @@ function mutate(file: Uint8Array, changes: readonly Change[]): Uint8Array {
     const where = Math.floor(at * result.length);
     if (kind === 'set') result.set(bytes.subarray(0, result.length - where), where);
     else if (kind === 'cut') result = result.slice(0, where);
-    else result = assemble(result.subarray(0, where), kind === 'insert' ? bytes : new Uint8Array(0), result.subarray(kind === 'remove' ? where + bytes.length : where));
+    else
+      result = assemble(
+        result.subarray(0, where),
+        kind === 'insert' ? bytes : new Uint8Array(0),
+        result.subarray(kind === 'remove' ? where + bytes.length : where),
+      );
   }
   return result;
 }
@@ -63,23 +71,33 @@ describe(`fuzzing, ${RUNS} cases each`, () => {
   test('safetensors headers', async () => {
     const json = fc.json({ maxDepth: 3 });
     await fc.assert(
-      fc.asyncProperty(fc.oneof({ weight: 8, arbitrary: changes }, { weight: 1, arbitrary: json }, { weight: 1, arbitrary: fc.uint8Array({ maxLength: 64 }) }), async (given) => {
-        if (typeof given === 'string') {
-          const header = new TextEncoder().encode(given);
-          const length = new DataView(new ArrayBuffer(8));
-          length.setUint32(0, header.length, true);
-          await survives(assemble(new Uint8Array(length.buffer), header, new Uint8Array(16)));
-        } else await survives(given instanceof Uint8Array ? given : mutate(safetensors, given));
-      }),
+      fc.asyncProperty(
+        fc.oneof(
+          { weight: 8, arbitrary: changes },
+          { weight: 1, arbitrary: json },
+          { weight: 1, arbitrary: fc.uint8Array({ maxLength: 64 }) },
+        ),
+        async (given) => {
+          if (typeof given === 'string') {
+            const header = new TextEncoder().encode(given);
+            const length = new DataView(new ArrayBuffer(8));
+            length.setUint32(0, header.length, true);
+            await survives(assemble(new Uint8Array(length.buffer), header, new Uint8Array(16)));
+          } else await survives(given instanceof Uint8Array ? given : mutate(safetensors, given));
+        },
+      ),
       { numRuns: RUNS },
     );
   }, 60_000);
 
   test('zip archives', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.oneof({ weight: 9, arbitrary: changes }, { weight: 1, arbitrary: fc.uint8Array({ maxLength: 200 }) }), async (given) => {
-        await survives(given instanceof Uint8Array ? assemble('PK', [3, 4], given) : mutate(torch, given));
-      }),
+      fc.asyncProperty(
+        fc.oneof({ weight: 9, arbitrary: changes }, { weight: 1, arbitrary: fc.uint8Array({ maxLength: 200 }) }),
+        async (given) => {
+          await survives(given instanceof Uint8Array ? assemble('PK', [3, 4], given) : mutate(torch, given));
+        },
+      ),
       { numRuns: RUNS },
     );
   }, 60_000);
@@ -87,21 +105,36 @@ describe(`fuzzing, ${RUNS} cases each`, () => {
   test('pickles, inside and outside an archive', async () => {
     const item = assemble('(', text('k'), pickledTensor('0', 12, 1, [2, 2], [1, 2]), 'u');
     const valid = assemble(0x80, 2, '}q', 0, item, text('m'), assemble('h', 0), 's.');
-    const opcodes = [...'.(012NGKMJXTUCB]){}leatdusciRbQqrhjo'].map((c) => c.charCodeAt(0)).concat([0x80, 0x81, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96]);
+    const opcodes = [...'.(012NGKMJXTUCB]){}leatdusciRbQqrhjo']
+      .map((c) => c.charCodeAt(0))
+      .concat([0x80, 0x81, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96]);
     const part = fc.oneof(
       fc.constantFrom(...opcodes).map((opcode) => assemble(opcode)),
       fc.constantFrom(
-        assemble('ccollections\nOrderedDict\n'), assemble('ctorch._utils\n_rebuild_tensor_v2\n'), assemble('ctorch.storage\nUntypedStorage\n'),
-        assemble('ctorch\nSize\n'), assemble('c_codecs\nencode\n'), assemble('ctorch._tensor\n_rebuild_from_type_v2\n'), assemble('cbuiltins\nset\n'),
-        assemble('ctorch._utils\n_rebuild_tensor_v3\n'), assemble('ccollections\ndefaultdict\n'), assemble('cargparse\nNamespace\n'),
-        text('storage'), text('latin1'), pickledTensor('0', 12, 0, [3], [1]), assemble('(', 'K', 1, 't'),
+        assemble('ccollections\nOrderedDict\n'),
+        assemble('ctorch._utils\n_rebuild_tensor_v2\n'),
+        assemble('ctorch.storage\nUntypedStorage\n'),
+        assemble('ctorch\nSize\n'),
+        assemble('c_codecs\nencode\n'),
+        assemble('ctorch._tensor\n_rebuild_from_type_v2\n'),
+        assemble('cbuiltins\nset\n'),
+        assemble('ctorch._utils\n_rebuild_tensor_v3\n'),
+        assemble('ccollections\ndefaultdict\n'),
+        assemble('cargparse\nNamespace\n'),
+        text('storage'),
+        text('latin1'),
+        pickledTensor('0', 12, 0, [3], [1]),
+        assemble('(', 'K', 1, 't'),
       ),
       fc.uint8Array({ maxLength: 3 }),
     );
     const numbers = new Uint8Array(48);
     await fc.assert(
       fc.asyncProperty(fc.oneof(changes, fc.array(part, { maxLength: 30 })), async (given) => {
-        const made = given.length > 0 && given[0] instanceof Uint8Array ? assemble(0x80, 4, ...(given as Uint8Array[]), '.') : mutate(valid, given as Change[]);
+        const made =
+          given.length > 0 && given[0] instanceof Uint8Array
+            ? assemble(0x80, 4, ...(given as Uint8Array[]), '.')
+            : mutate(valid, given as Change[]);
         await survives(plainZip({ 'a/data.pkl': made, 'a/data/0': numbers }));
         try {
           readPickle(made, { name: 'fuzz', classOf: allowedClass, persistent: storageOf });
@@ -117,7 +150,9 @@ describe(`fuzzing, ${RUNS} cases each`, () => {
     const sometimes = fc.oneof(
       fc.json(),
       fc.string({ unit: fc.constantFrom(...'{}[]",:\\u0019.eE+-NaInfity truefalsn\n'), maxLength: 24 }),
-      fc.tuple(fc.json(), fc.nat(200), fc.string({ maxLength: 2 })).map(([json, at, more]) => json.slice(0, at) + more + json.slice(at + 1)),
+      fc
+        .tuple(fc.json(), fc.nat(200), fc.string({ maxLength: 2 }))
+        .map(([json, at, more]) => json.slice(0, at) + more + json.slice(at + 1)),
     );
     fc.assert(
       fc.property(sometimes, (given) => {

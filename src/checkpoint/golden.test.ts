@@ -8,7 +8,12 @@ import { parsePythonJson } from './python-json.ts';
 
 const fixture = fileURLToPath(new URL('fixtures/trainer.pt', import.meta.url));
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const places = [`${root}test/golden`, `${root}../shared/goldens-small`, `${root}../shared/goldens`, `${root}../shared/checkpoints`];
+const places = [
+  `${root}test/golden`,
+  `${root}../shared/goldens-small`,
+  `${root}../shared/goldens`,
+  `${root}../shared/checkpoints`,
+];
 
 /** Checkpoints the original implementation wrote, and how many tensors and ties each holds. */
 const models = [
@@ -60,7 +65,11 @@ describe('files of the original', () => {
       const checkpoint = await openCheckpoint(golden!);
       expect([...checkpoint.entries.keys()]).toContain('param.in_proj.weight');
       const x = checkpoint.entries.get('x')!;
-      expect(tensorFromBytes(await x.read(), x.shape, x.dtype).toFloat32().some((value) => value !== 0)).toBe(true);
+      expect(
+        tensorFromBytes(await x.read(), x.shape, x.dtype)
+          .toFloat32()
+          .some((value) => value !== 0),
+      ).toBe(true);
       await checkpoint.close();
     });
   }

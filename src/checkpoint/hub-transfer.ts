@@ -37,7 +37,14 @@ export class HubFailure extends MatMambaError {
 
 const RETRY_DELAY_MS = 250;
 const MAX_RETRY_DELAY_MS = 8000;
-const NOT_WORTH_RETRYING = new Set(['ENOTFOUND', 'ECONNREFUSED', 'ERR_INVALID_URL', 'EAI_AGAIN', 'CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT']);
+const NOT_WORTH_RETRYING = new Set([
+  'ENOTFOUND',
+  'ECONNREFUSED',
+  'ERR_INVALID_URL',
+  'EAI_AGAIN',
+  'CERT_HAS_EXPIRED',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+]);
 
 /** What a status other than success means for `what` (a model or file), in words. */
 export function statusFailure(status: number, what: string, access: HubAccess, errorCode?: string | null): HubFailure {
@@ -57,9 +64,17 @@ export function statusFailure(status: number, what: string, access: HubAccess, e
           : 'check the spelling of the id (owner/name) and of the revision; a private model needs HF_TOKEN';
     return new HubFailure(message, { hint });
   }
-  if (status === 429) return new HubFailure(message, { hint: 'too many requests: wait a few minutes, or set HF_TOKEN for a higher limit', retryable: true });
+  if (status === 429)
+    return new HubFailure(message, {
+      hint: 'too many requests: wait a few minutes, or set HF_TOKEN for a higher limit',
+      retryable: true,
+    });
   if (status >= 500 || status === 408) {
-    return new HubFailure(message, { hint: 'the hub has a problem: try again later; a transfer goes on where it stopped', retryable: true, unreachable: true });
+    return new HubFailure(message, {
+      hint: 'the hub has a problem: try again later; a transfer goes on where it stopped',
+      retryable: true,
+      unreachable: true,
+    });
   }
   return new HubFailure(message, { hint: 'check HF_ENDPOINT (or the endpoint option)' });
 }
@@ -102,7 +117,7 @@ async function sleep(ms: number, signal: AbortSignal | undefined): Promise<void>
 
 /** Repeats `attempt` while it fails in a way that may pass; `progressed` starts the count anew. */
 async function withRetries<T>(access: HubAccess, attempt: () => Promise<T>, progressed: () => boolean = () => false): Promise<T> {
-  for (let failures = 0; ; ) {
+  for (let failures = 0; ;) {
     throwIfAborted(access.signal);
     try {
       return await attempt();
@@ -117,7 +132,8 @@ async function withRetries<T>(access: HubAccess, attempt: () => Promise<T>, prog
 /** Headers for a request; the token only for the hub itself. */
 function headersFor(url: string, access: HubAccess, more?: HeadersInit): Headers {
   const headers = new Headers(more);
-  if (access.token && new URL(url).origin === new URL(access.endpoint).origin) headers.set('Authorization', `Bearer ${access.token}`);
+  if (access.token && new URL(url).origin === new URL(access.endpoint).origin)
+    headers.set('Authorization', `Bearer ${access.token}`);
   return headers;
 }
 
@@ -151,7 +167,11 @@ export function apiFetch(access: HubAccess, what: string): typeof fetch {
       const url = input instanceof Request ? input.url : String(input);
       const watchdog = new Watchdog(access);
       try {
-        const response = await access.fetch(url, { ...init, headers: headersFor(url, access, init?.headers), signal: watchdog.signal });
+        const response = await access.fetch(url, {
+          ...init,
+          headers: headersFor(url, access, init?.headers),
+          signal: watchdog.signal,
+        });
         if (!response.ok) {
           await response.body?.cancel();
           throw statusFailure(response.status, what, access, response.headers.get('X-Error-Code'));
@@ -172,10 +192,13 @@ export async function hubCall<T>(access: HubAccess, what: string, call: (request
     return await call(apiFetch(access, what));
   } catch (cause) {
     if (cause instanceof MatMambaError) throw cause;
-    throw new HubFailure(`${new URL(access.endpoint).host} sent an answer for ${what} that is not the hub's: ${messageOf(cause)}`, {
-      cause,
-      hint: 'check HF_ENDPOINT; a login page of the network may be in the way',
-    });
+    throw new HubFailure(
+      `${new URL(access.endpoint).host} sent an answer for ${what} that is not the hub's: ${messageOf(cause)}`,
+      {
+        cause,
+        hint: 'check HF_ENDPOINT; a login page of the network may be in the way',
+      },
+    );
   }
 }
 
@@ -224,7 +247,9 @@ async function fetchRest(access: HubAccess, download: Download, target: Target, 
       watchdog.feed();
       if (state.loaded + piece.byteLength > size) {
         await restart();
-        throw new HubFailure(`${name}: more than its ${size} bytes arrived`, { hint: 'check HF_ENDPOINT, or a proxy that changes files' });
+        throw new HubFailure(`${name}: more than its ${size} bytes arrived`, {
+          hint: 'check HF_ENDPOINT, or a proxy that changes files',
+        });
       }
       await writeAll(target, piece, state.loaded, download.incomplete);
       state.loaded += piece.byteLength;
@@ -240,7 +265,7 @@ async function fetchRest(access: HubAccess, download: Download, target: Target, 
 
 async function writeAll(target: Target, bytes: Uint8Array, position: number, path: string): Promise<void> {
   try {
-    for (let done = 0; done < bytes.byteLength; ) {
+    for (let done = 0; done < bytes.byteLength;) {
       done += (await target.write(bytes, done, bytes.byteLength - done, position + done)).bytesWritten;
     }
   } catch (cause) {
@@ -295,5 +320,7 @@ export async function downloadFile(access: HubAccess, download: Download): Promi
   }
   if (await hashMatches(incomplete, size, download.hash)) return;
   await unlink(incomplete).catch(() => undefined);
-  throw new HubFailure(`${name} arrived damaged: its hash is not the hub's`, { hint: 'try again; a proxy in between may change files' });
+  throw new HubFailure(`${name} arrived damaged: its hash is not the hub's`, {
+    hint: 'try again; a proxy in between may change files',
+  });
 }

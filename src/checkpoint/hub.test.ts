@@ -27,7 +27,9 @@ class FakeHub {
   readonly #server: Server;
 
   constructor(files: Record<string, Uint8Array | string>) {
-    this.files = new Map(Object.entries(files).map(([name, data]) => [name, typeof data === 'string' ? new TextEncoder().encode(data) : data]));
+    this.files = new Map(
+      Object.entries(files).map(([name, data]) => [name, typeof data === 'string' ? new TextEncoder().encode(data) : data]),
+    );
     this.#server = createServer((request, response) => this.#answer(request, response));
   }
 
@@ -56,8 +58,13 @@ class FakeHub {
     const path = new URL(request.url!, 'http://x').pathname;
     this.seen.push({ path, range: request.headers.range, authorization: request.headers.authorization });
     if (this.act(request, response)) return;
-    if (path.startsWith(`/api/models/${ID}/revision/`)) return json(response, { id: ID, sha: COMMIT, lastModified: '2024-01-01' });
-    if (path === `/api/models/${ID}/tree/${COMMIT}`) return json(response, [...this.files].map(([name, data]) => listing(name, data)));
+    if (path.startsWith(`/api/models/${ID}/revision/`))
+      return json(response, { id: ID, sha: COMMIT, lastModified: '2024-01-01' });
+    if (path === `/api/models/${ID}/tree/${COMMIT}`)
+      return json(
+        response,
+        [...this.files].map(([name, data]) => listing(name, data)),
+      );
     const name = path.slice(`/${ID}/resolve/${COMMIT}/`.length);
     const data = path.startsWith(`/${ID}/resolve/${COMMIT}/`) ? this.files.get(name) : undefined;
     if (!data) {
@@ -91,14 +98,22 @@ function listing(path: string, data: Uint8Array): object {
   const git = createHash('sha1').update(`blob ${data.length}\0`).update(data).digest('hex');
   const large = data.length > 10_000;
   const lfs = { oid: createHash('sha256').update(data).digest('hex'), size: data.length, pointerSize: 130 };
-  return { type: 'file', path, size: data.length, oid: large ? 'f'.repeat(40) : git, ...(large ? { lfs, xetHash: 'e'.repeat(64) } : {}) };
+  return {
+    type: 'file',
+    path,
+    size: data.length,
+    oid: large ? 'f'.repeat(40) : git,
+    ...(large ? { lfs, xetHash: 'e'.repeat(64) } : {}),
+  };
 }
 
 const WEIGHTS = sample('w', 'u8', [1_000_000]);
 let weightsFile: Uint8Array | undefined;
 
 /** A hub with a model, and a cache folder. */
-async function withHub(body: (hub: FakeHub, options: ResolveModelOptions & { cacheDir: string }) => Promise<void>): Promise<void> {
+async function withHub(
+  body: (hub: FakeHub, options: ResolveModelOptions & { cacheDir: string }) => Promise<void>,
+): Promise<void> {
   await withFolder(async (folder) => {
     if (!weightsFile) {
       await saveTensors(join(folder, 'm'), 'safetensors', [WEIGHTS]);
@@ -136,9 +151,16 @@ describe('resolveModel', () => {
     await withFolder(async (folder) => {
       expect(await resolveModel(folder)).toEqual({ folder, source: 'folder' });
       await writeFile(join(folder, 'x.pt'), '');
-      await expect(resolveModel(join(folder, 'x.pt'))).rejects.toMatchObject({ code: 'FILE', hint: expect.stringMatching(/folder that holds it/) });
-      for (const id of ['./missing', 'gpt2', 'a/b/c', '../x/y', '']) await expect(resolveModel(id)).rejects.toMatchObject({ code: 'FILE' });
-      await expect(resolveModel(ID, { cachedir: folder } as object)).rejects.toMatchObject({ code: 'OPTION', hint: "did you mean 'cacheDir'?" });
+      await expect(resolveModel(join(folder, 'x.pt'))).rejects.toMatchObject({
+        code: 'FILE',
+        hint: expect.stringMatching(/folder that holds it/),
+      });
+      for (const id of ['./missing', 'gpt2', 'a/b/c', '../x/y', ''])
+        await expect(resolveModel(id)).rejects.toMatchObject({ code: 'FILE' });
+      await expect(resolveModel(ID, { cachedir: folder } as object)).rejects.toMatchObject({
+        code: 'OPTION',
+        hint: "did you mean 'cacheDir'?",
+      });
       await expect(resolveModel(ID, { revision: '../../x' })).rejects.toMatchObject({ code: 'OPTION' });
       await expect(resolveModel(ID, { endpoint: 'ftp://x' })).rejects.toMatchObject({ code: 'OPTION' });
     });
@@ -150,14 +172,22 @@ describe('resolveModel', () => {
       const model = await resolveModel(ID, { ...options, progressCallback: (p) => progress.push(p) });
       const storage = join(options.cacheDir, 'models--owner--model');
       expect(model).toEqual({ folder: join(storage, 'snapshots', COMMIT), source: 'hub', commit: COMMIT });
-      expect((await readdir(model.folder)).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']);
+      expect((await readdir(model.folder)).sort()).toEqual([
+        'config.json',
+        'model.safetensors',
+        'tokenizer.json',
+        'tokenizer_config.json',
+      ]);
       expect(await readFile(join(storage, 'refs', 'main'), 'utf8')).toBe(COMMIT);
       await expectWeights(model.folder);
-      const last = progress.filter(({ file }) => file === 'model.safetensors').at(-1)!;
+      const last = progress.findLast(({ file }) => file === 'model.safetensors')!;
       expect(last).toEqual({ file: 'model.safetensors', loadedBytes: weightsFile!.length, totalBytes: weightsFile!.length });
 
       const before = hub.seen.length;
-      expect(await resolveModel(ID, { ...options, localFilesOnly: true })).toMatchObject({ folder: model.folder, source: 'cache' });
+      expect(await resolveModel(ID, { ...options, localFilesOnly: true })).toMatchObject({
+        folder: model.folder,
+        source: 'cache',
+      });
       expect(await resolveModel(ID, { ...options, revision: COMMIT })).toMatchObject({ source: 'cache' });
       vi.stubEnv('HF_HUB_OFFLINE', '1');
       expect(await resolveModel(ID, options)).toMatchObject({ source: 'cache' });
@@ -233,7 +263,10 @@ describe('resolveModel', () => {
       const incomplete = (await readdir(blobs)).find((name) => name.endsWith('.incomplete'))!;
       const { size } = await stat(join(blobs, incomplete));
       expect(size).toBe(400_000);
-      await expect(resolveModel(ID, { ...options, localFilesOnly: true })).rejects.toMatchObject({ code: 'NETWORK', hint: expect.stringMatching(/HF_HUB_OFFLINE/) });
+      await expect(resolveModel(ID, { ...options, localFilesOnly: true })).rejects.toMatchObject({
+        code: 'NETWORK',
+        hint: expect.stringMatching(/HF_HUB_OFFLINE/),
+      });
       hub.act = () => false;
       await expectWeights((await resolveModel(ID, options)).folder);
       expect(hub.requests('model.safetensors').at(-1)!.range).toBe(`bytes=${size}-`);
@@ -243,11 +276,22 @@ describe('resolveModel', () => {
 
   test('a server that ignores Range, and a wrong part left behind', async () => {
     await withHub(async (hub, options) => {
-      await expect(resolveModel(ID, { ...options, retries: 0, progressCallback: ({ file }) => { if (file === 'model.safetensors') throw new Error('stop'); } })).rejects.toThrow('stop');
+      await expect(
+        resolveModel(ID, {
+          ...options,
+          retries: 0,
+          progressCallback: ({ file }) => {
+            if (file === 'model.safetensors') throw new Error('stop');
+          },
+        }),
+      ).rejects.toThrow('stop');
       const blobs = join(options.cacheDir, 'models--owner--model', 'blobs');
       const blob = createHash('sha256').update(weightsFile!).digest('hex');
       await writeFile(join(blobs, `${blob}.incomplete`), new Uint8Array(1000));
-      await expect(resolveModel(ID, options)).rejects.toMatchObject({ code: 'NETWORK', message: expect.stringMatching(/damaged/) });
+      await expect(resolveModel(ID, options)).rejects.toMatchObject({
+        code: 'NETWORK',
+        message: expect.stringMatching(/damaged/),
+      });
       await writeFile(join(blobs, `${blob}.incomplete`), new Uint8Array(1000));
       hub.act = (request) => {
         delete request.headers.range;
@@ -265,7 +309,11 @@ describe('resolveModel', () => {
   ])('answer %i %s', async (status, code, hint) => {
     await withHub(async (hub, options) => {
       hub.act = (_request, response) => (response.writeHead(status, { 'X-Error-Code': code }).end('{}'), true);
-      await expect(resolveModel(ID, options)).rejects.toMatchObject({ code: 'NETWORK', message: expect.stringContaining(String(status)), hint: expect.stringMatching(hint) });
+      await expect(resolveModel(ID, options)).rejects.toMatchObject({
+        code: 'NETWORK',
+        message: expect.stringContaining(String(status)),
+        hint: expect.stringMatching(hint),
+      });
       expect(hub.seen).toHaveLength(1);
     });
   });
@@ -277,10 +325,19 @@ describe('resolveModel', () => {
       await resolveModel(ID, options);
       await withHub(async (down, others) => {
         down.act = (_request, response) => (response.writeHead(500).end(), true);
-        await expect(resolveModel(ID, { ...others, retries: 1 })).rejects.toMatchObject({ code: 'NETWORK', hint: expect.stringMatching(/try again later/) });
+        await expect(resolveModel(ID, { ...others, retries: 1 })).rejects.toMatchObject({
+          code: 'NETWORK',
+          hint: expect.stringMatching(/try again later/),
+        });
         expect(down.seen).toHaveLength(2);
-        down.act = (_request, response) => (response.writeHead(200, { 'Content-Type': 'text/html' }).end('<html>log in</html>'), true);
-        await expect(resolveModel(ID, others)).rejects.toMatchObject({ code: 'NETWORK', hint: expect.stringMatching(/login page/) });
+        down.act = (_request, response) => (
+          response.writeHead(200, { 'Content-Type': 'text/html' }).end('<html>log in</html>'),
+          true
+        );
+        await expect(resolveModel(ID, others)).rejects.toMatchObject({
+          code: 'NETWORK',
+          hint: expect.stringMatching(/login page/),
+        });
       });
     });
   });
@@ -296,14 +353,20 @@ describe('resolveModel', () => {
         return true;
       };
       const started = performance.now();
-      await expect(resolveModel(ID, { ...options, timeoutMs: 150, retries: 1 })).rejects.toMatchObject({ code: 'NETWORK', message: expect.stringMatching(/sent nothing for 0\.15 s/) });
+      await expect(resolveModel(ID, { ...options, timeoutMs: 150, retries: 1 })).rejects.toMatchObject({
+        code: 'NETWORK',
+        message: expect.stringMatching(/sent nothing for 0\.15 s/),
+      });
       expect(performance.now() - started).toBeLessThan(5000);
     });
   });
 
   test('nobody listens', async () => {
     await withFolder(async (folder) => {
-      await expect(resolveModel(ID, { cacheDir: folder, endpoint: await closedEndpoint() })).rejects.toMatchObject({ code: 'NETWORK', message: expect.stringMatching(/ECONNREFUSED/) });
+      await expect(resolveModel(ID, { cacheDir: folder, endpoint: await closedEndpoint() })).rejects.toMatchObject({
+        code: 'NETWORK',
+        message: expect.stringMatching(/ECONNREFUSED/),
+      });
     });
   });
 
@@ -317,7 +380,9 @@ describe('resolveModel', () => {
         setTimeout(() => controller.abort(), 50);
         return true;
       };
-      await expect(resolveModel(ID, { ...options, timeoutMs: 60_000, signal: controller.signal })).rejects.toMatchObject({ code: 'ABORTED' });
+      await expect(resolveModel(ID, { ...options, timeoutMs: 60_000, signal: controller.signal })).rejects.toMatchObject({
+        code: 'ABORTED',
+      });
       hub.act = () => false;
       await expectWeights((await resolveModel(ID, options)).folder);
       expect(hub.requests('model.safetensors').at(-1)!.range).toBe('bytes=200000-');
@@ -328,8 +393,14 @@ describe('resolveModel', () => {
     await withHub(async (hub, options) => {
       const shard = weightsFile!;
       hub.files.delete('model.safetensors');
-      hub.files.set('model.safetensors.index.json', new TextEncoder().encode('{"weight_map": {"w": "model-00001-of-00001.safetensors"}}'));
-      await expect(resolveModel(ID, options)).rejects.toMatchObject({ code: 'FILE', message: expect.stringMatching(/model-00001-of-00001/) });
+      hub.files.set(
+        'model.safetensors.index.json',
+        new TextEncoder().encode('{"weight_map": {"w": "model-00001-of-00001.safetensors"}}'),
+      );
+      await expect(resolveModel(ID, options)).rejects.toMatchObject({
+        code: 'FILE',
+        message: expect.stringMatching(/model-00001-of-00001/),
+      });
       hub.files.set('model-00001-of-00001.safetensors', shard);
       await expectWeights((await resolveModel(ID, options)).folder);
     });
@@ -337,7 +408,10 @@ describe('resolveModel', () => {
       hub.files.delete('model.safetensors');
       expect(await readdir((await resolveModel(ID, options)).folder)).toContain('pytorch_model.bin');
       hub.files.delete('pytorch_model.bin');
-      await expect(resolveModel(ID, { ...options, cacheDir: join(options.cacheDir, 'b') })).rejects.toMatchObject({ code: 'FILE', message: expect.stringMatching(/no weights \(it holds config\.json/) });
+      await expect(resolveModel(ID, { ...options, cacheDir: join(options.cacheDir, 'b') })).rejects.toMatchObject({
+        code: 'FILE',
+        message: expect.stringMatching(/no weights \(it holds config\.json/),
+      });
     });
   });
 });

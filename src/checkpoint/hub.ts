@@ -81,10 +81,13 @@ async function settingsOf(options: ResolveModelOptions): Promise<Settings> {
   const environment = process.env;
   const endpoint = (options.endpoint ?? (environment['HF_ENDPOINT'] || 'https://huggingface.co')).replace(/\/+$/, '');
   if (!/^https?:$/.test(URL.canParse(endpoint) ? new URL(endpoint).protocol : '')) {
-    throw new MatMambaError('OPTION', `the hub's endpoint '${endpoint}' is not a URL`, { hint: 'it should look like https://huggingface.co' });
+    throw new MatMambaError('OPTION', `the hub's endpoint '${endpoint}' is not a URL`, {
+      hint: 'it should look like https://huggingface.co',
+    });
   }
   const token = (options.token ?? environment['HF_TOKEN'])?.trim() || undefined;
-  if (token && !/^[\x21-\x7e]+$/.test(token)) throw new MatMambaError('OPTION', 'the token holds spaces or other characters that no token has');
+  if (token && !/^[\x21-\x7e]+$/.test(token))
+    throw new MatMambaError('OPTION', 'the token holds spaces or other characters that no token has');
   const revision = options.revision ?? 'main';
   if (!/^[\w][\w./+-]*$/.test(revision) || revision.includes('..')) {
     throw new MatMambaError('OPTION', `'${revision}' is not a revision`, { hint: 'name a branch, a tag or a commit' });
@@ -93,7 +96,8 @@ async function settingsOf(options: ResolveModelOptions): Promise<Settings> {
   const timeoutMs = options.timeoutMs ?? (seconds > 0 ? seconds * 1000 : 30_000);
   const retries = options.retries ?? 4;
   if (!(timeoutMs > 0 && timeoutMs < 2 ** 31)) throw new MatMambaError('OPTION', `timeoutMs must be above 0, got ${timeoutMs}`);
-  if (!(Number.isInteger(retries) && retries >= 0)) throw new MatMambaError('OPTION', `retries must be a whole number, got ${retries}`);
+  if (!(Number.isInteger(retries) && retries >= 0))
+    throw new MatMambaError('OPTION', `retries must be a whole number, got ${retries}`);
   return {
     endpoint,
     token,
@@ -121,7 +125,9 @@ async function shardsOf(indexPath: string): Promise<string[]> {
   const index = parsePythonJsonBytes(await readFile(indexPath), { name: indexPath });
   const map = isJsonObject(index) ? index['weight_map'] : undefined;
   const names = new Set(isJsonObject(map) ? Object.values(map) : []);
-  for (const name of names) if (!isPlainFileName(name)) throw new MatMambaError('FORMAT', `${indexPath} names ${JSON.stringify(name)}, which is no file name`);
+  for (const name of names)
+    if (!isPlainFileName(name))
+      throw new MatMambaError('FORMAT', `${indexPath} names ${JSON.stringify(name)}, which is no file name`);
   if (names.size === 0) throw new MatMambaError('FORMAT', `${indexPath} names no files`);
   return [...names] as string[];
 }
@@ -143,7 +149,9 @@ async function isComplete(snapshot: string): Promise<boolean> {
 async function cachedSnapshot(storage: string, revision: string): Promise<ResolvedModel | undefined> {
   const { readFile } = await import('node:fs/promises');
   const { join } = await import('node:path');
-  const commit = COMMIT.test(revision) ? revision : (await readFile(join(storage, 'refs', revision), 'utf8').catch(() => '')).trim();
+  const commit = COMMIT.test(revision)
+    ? revision
+    : (await readFile(join(storage, 'refs', revision), 'utf8').catch(() => '')).trim();
   if (!COMMIT.test(commit)) return undefined;
   const folder = join(storage, 'snapshots', commit);
   return (await isComplete(folder)) ? { folder, source: 'cache', commit } : undefined;
@@ -162,11 +170,17 @@ async function listRemote(settings: Settings, id: string, commit: string): Promi
   const { listFiles } = await import('@huggingface/hub');
   const found = await hubCall(settings, id, async (request) => {
     const files = new Map<string, RemoteFile>();
-    for await (const entry of listFiles({ repo: { type: 'model', name: id }, revision: commit, hubUrl: settings.endpoint, fetch: request })) {
+    for await (const entry of listFiles({
+      repo: { type: 'model', name: id },
+      revision: commit,
+      hubUrl: settings.endpoint,
+      fetch: request,
+    })) {
       if (entry.type !== 'file' || !isPlainFileName(entry.path)) continue;
       const etag = entry.lfs?.oid ?? entry.xetHash ?? entry.oid ?? '';
       const size = entry.lfs?.size ?? entry.size;
-      if (!/^[0-9a-f]{40,64}$/.test(etag) || !Number.isSafeInteger(size) || size < 0) throw new Error(`no hash or size for ${entry.path}`);
+      if (!/^[0-9a-f]{40,64}$/.test(etag) || !Number.isSafeInteger(size) || size < 0)
+        throw new Error(`no hash or size for ${entry.path}`);
       // A xet hash is not a hash of the bytes.
       files.set(entry.path, { name: entry.path, size, etag, hash: entry.lfs?.oid ?? (entry.xetHash ? undefined : entry.oid) });
     }
@@ -219,12 +233,22 @@ async function fetchFile(
   try {
     await mkdir(join(storage, 'snapshots', commit), { recursive: true });
     await mkdir(join(storage, 'blobs'), { recursive: true });
-    const size = await stat(blob).then((stats) => stats.size, () => -1);
+    const size = await stat(blob).then(
+      (stats) => stats.size,
+      () => -1,
+    );
     if (size === file.size) report(size);
     else {
       const url = `${settings.endpoint}/${id}/resolve/${commit}/${encodeURIComponent(file.name)}`;
       const incomplete = `${blob}.incomplete`;
-      await downloadFile(settings, { url, name: `${id}/${file.name}`, size: file.size, incomplete, hash: file.hash, onBytes: report });
+      await downloadFile(settings, {
+        url,
+        name: `${id}/${file.name}`,
+        size: file.size,
+        incomplete,
+        hash: file.hash,
+        onBytes: report,
+      });
       // Another process may have finished the same blob meanwhile; its bytes are the same.
       await rename(incomplete, blob).catch(async (error: unknown) => {
         if (errnoOf(error) !== 'ENOENT' || !(await isThere(blob))) throw error;
@@ -242,13 +266,20 @@ async function fetchFile(
 }
 
 /** Downloads configuration, tokenizer, then the weights of the first layout the repository has. */
-async function fetchModel(settings: Settings, storage: string, id: string, commit: string, options: ResolveModelOptions): Promise<string> {
+async function fetchModel(
+  settings: Settings,
+  storage: string,
+  id: string,
+  commit: string,
+  options: ResolveModelOptions,
+): Promise<string> {
   const { join } = await import('node:path');
   const remote = await listRemote(settings, id, commit);
   const folder = join(storage, 'snapshots', commit);
   const fetchNamed = async (name: string): Promise<void> => {
     const file = remote.get(name);
-    if (!file) throw new MatMambaError('FILE', `${id} has no ${name}, which its index names`, { hint: 'tell the owner of the model' });
+    if (!file)
+      throw new MatMambaError('FILE', `${id} has no ${name}, which its index names`, { hint: 'tell the owner of the model' });
     await fetchFile(settings, storage, id, commit, file, options.progressCallback);
   };
   const layout = LAYOUTS.find(({ single, index }) => remote.has(single) || remote.has(index));
@@ -288,9 +319,13 @@ export async function resolveModel(idOrFolder: string, options: ResolveModelOpti
   if (await isFolder(idOrFolder)) return { folder: idOrFolder, source: 'folder' };
   if (!isModelId(idOrFolder)) {
     const isFile = await isThere(idOrFolder);
-    throw new MatMambaError('FILE', isFile ? `${idOrFolder} is a file, not a folder` : `there is no folder '${idOrFolder}', and it is no hub id`, {
-      hint: isFile ? 'name the folder that holds it and config.json' : 'a hub id looks like owner/name; a folder must exist',
-    });
+    throw new MatMambaError(
+      'FILE',
+      isFile ? `${idOrFolder} is a file, not a folder` : `there is no folder '${idOrFolder}', and it is no hub id`,
+      {
+        hint: isFile ? 'name the folder that holds it and config.json' : 'a hub id looks like owner/name; a folder must exist',
+      },
+    );
   }
   const settings = await settingsOf(options);
   const { getRepoFolderName } = await import('@huggingface/hub');
@@ -300,9 +335,13 @@ export async function resolveModel(idOrFolder: string, options: ResolveModelOpti
   const cached = await cachedSnapshot(storage, settings.revision);
   if (cached && (settings.offline || cached.commit === settings.revision)) return cached;
   if (settings.offline) {
-    throw new MatMambaError('NETWORK', `${idOrFolder} (${settings.revision}) is not, or not wholly, in the cache ${settings.cacheDir}`, {
-      hint: 'run once without localFilesOnly and HF_HUB_OFFLINE to download it, or name a folder',
-    });
+    throw new MatMambaError(
+      'NETWORK',
+      `${idOrFolder} (${settings.revision}) is not, or not wholly, in the cache ${settings.cacheDir}`,
+      {
+        hint: 'run once without localFilesOnly and HF_HUB_OFFLINE to download it, or name a folder',
+      },
+    );
   }
   let commit: string;
   try {

@@ -26,7 +26,11 @@ export function shardName({ single }: WeightsLayout, number: number, count: numb
 /** Whether a file is a shard by its name. */
 export function isShardName({ single }: WeightsLayout, name: string): boolean {
   const dot = single.lastIndexOf('.');
-  return name.startsWith(`${single.slice(0, dot)}-`) && /^-[0-9]{5}-of-[0-9]{5}$/.test(name.slice(dot, -(single.length - dot))) && name.endsWith(single.slice(dot));
+  return (
+    name.startsWith(`${single.slice(0, dot)}-`) &&
+    /^-[0-9]{5}-of-[0-9]{5}$/.test(name.slice(dot, -(single.length - dot))) &&
+    name.endsWith(single.slice(dot))
+  );
 }
 
 /** Whether a name from an index is a plain file name, which can not lead out of its folder. */

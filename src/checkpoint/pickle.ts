@@ -83,7 +83,8 @@ class Machine {
   #step(opcode: number): void {
     const stack = this.#stack;
     switch (opcode) {
-      case 0x80: { // PROTO
+      case 0x80: {
+        // PROTO
         const protocol = this.#byte();
         if (protocol < 2 || protocol > 5) throw this.#error(`has protocol ${protocol}; 2 to 5 are known`);
         return;
@@ -91,89 +92,179 @@ class Machine {
       case 0x95: // FRAME
         if (this.#uint64() > this.#bytes.byteLength - this.#at) throw this.#error('has a frame longer than itself');
         return;
-      case 0x28: stack.push(MARK); return;
-      case 0x30: this.#popAny(); return; // POP
-      case 0x31: this.#popMark(); return;
-      case 0x32: stack.push(this.#top()); return; // DUP
-      case 0x4e: stack.push(null); return; // NONE
-      case 0x88: stack.push(true); return;
-      case 0x89: stack.push(false); return;
-      case 0x4a: stack.push(this.#view.getInt32(this.#take(4), true)); return; // BININT
-      case 0x4b: stack.push(this.#byte()); return;
-      case 0x4d: stack.push(this.#view.getUint16(this.#take(2), true)); return;
-      case 0x8a: stack.push(this.#integer(this.#byte())); return; // LONG1
-      case 0x8b: stack.push(this.#integer(this.#uint32())); return;
-      case 0x47: stack.push(this.#view.getFloat64(this.#take(8), false)); return; // BINFLOAT
-      case 0x8c: stack.push(this.#string(this.#byte())); return; // SHORT_BINUNICODE
-      case 0x58: stack.push(this.#string(this.#uint32())); return;
-      case 0x8d: stack.push(this.#string(this.#uint64())); return;
-      case 0x55: stack.push(this.#string(this.#byte())); return; // SHORT_BINSTRING, Python 2's str
-      case 0x54: stack.push(this.#string(this.#uint32())); return;
-      case 0x43: stack.push(this.#rawBytes(this.#byte())); return; // SHORT_BINBYTES
-      case 0x42: stack.push(this.#rawBytes(this.#uint32())); return;
-      case 0x8e: case 0x96: stack.push(this.#rawBytes(this.#uint64())); return; // BINBYTES8, BYTEARRAY8
-      case 0x5d: stack.push(this.#made([])); return; // EMPTY_LIST
-      case 0x29: stack.push(Object.freeze([])); return;
-      case 0x7d: stack.push(this.#made(new Map())); return;
-      case 0x8f: stack.push(this.#made(new Set())); return;
-      case 0x6c: stack.push(this.#made(this.#popMark())); return; // LIST
-      case 0x74: stack.push(this.#made(Object.freeze(this.#popMark()))); return; // TUPLE
-      case 0x85: case 0x86: case 0x87: stack.push(this.#made(this.#tuple(opcode - 0x84))); return; // TUPLE1 to 3
-      case 0x91: stack.push(this.#made(new Set(this.#popMark()))); return; // FROZENSET
-      case 0x64: { // DICT
+      case 0x28:
+        stack.push(MARK);
+        return;
+      case 0x30:
+        this.#popAny();
+        return; // POP
+      case 0x31:
+        this.#popMark();
+        return;
+      case 0x32:
+        stack.push(this.#top());
+        return; // DUP
+      case 0x4e:
+        stack.push(null);
+        return; // NONE
+      case 0x88:
+        stack.push(true);
+        return;
+      case 0x89:
+        stack.push(false);
+        return;
+      case 0x4a:
+        stack.push(this.#view.getInt32(this.#take(4), true));
+        return; // BININT
+      case 0x4b:
+        stack.push(this.#byte());
+        return;
+      case 0x4d:
+        stack.push(this.#view.getUint16(this.#take(2), true));
+        return;
+      case 0x8a:
+        stack.push(this.#integer(this.#byte()));
+        return; // LONG1
+      case 0x8b:
+        stack.push(this.#integer(this.#uint32()));
+        return;
+      case 0x47:
+        stack.push(this.#view.getFloat64(this.#take(8), false));
+        return; // BINFLOAT
+      case 0x8c:
+        stack.push(this.#string(this.#byte()));
+        return; // SHORT_BINUNICODE
+      case 0x58:
+        stack.push(this.#string(this.#uint32()));
+        return;
+      case 0x8d:
+        stack.push(this.#string(this.#uint64()));
+        return;
+      case 0x55:
+        stack.push(this.#string(this.#byte()));
+        return; // SHORT_BINSTRING, Python 2's str
+      case 0x54:
+        stack.push(this.#string(this.#uint32()));
+        return;
+      case 0x43:
+        stack.push(this.#rawBytes(this.#byte()));
+        return; // SHORT_BINBYTES
+      case 0x42:
+        stack.push(this.#rawBytes(this.#uint32()));
+        return;
+      case 0x8e:
+      case 0x96:
+        stack.push(this.#rawBytes(this.#uint64()));
+        return; // BINBYTES8, BYTEARRAY8
+      case 0x5d:
+        stack.push(this.#made([]));
+        return; // EMPTY_LIST
+      case 0x29:
+        stack.push(Object.freeze([]));
+        return;
+      case 0x7d:
+        stack.push(this.#made(new Map()));
+        return;
+      case 0x8f:
+        stack.push(this.#made(new Set()));
+        return;
+      case 0x6c:
+        stack.push(this.#made(this.#popMark()));
+        return; // LIST
+      case 0x74:
+        stack.push(this.#made(Object.freeze(this.#popMark())));
+        return; // TUPLE
+      case 0x85:
+      case 0x86:
+      case 0x87:
+        stack.push(this.#made(this.#tuple(opcode - 0x84)));
+        return; // TUPLE1 to 3
+      case 0x91:
+        stack.push(this.#made(new Set(this.#popMark())));
+        return; // FROZENSET
+      case 0x64: {
+        // DICT
         const items = this.#popMark();
         stack.push(this.#made(new Map()));
         this.#setItems(items);
         return;
       }
-      case 0x61: this.#append([this.#pop()]); return; // APPEND
-      case 0x65: this.#append(this.#popMark()); return;
-      case 0x90: this.#addItems(this.#popMark()); return;
-      case 0x73: { // SETITEM
+      case 0x61:
+        this.#append([this.#pop()]);
+        return; // APPEND
+      case 0x65:
+        this.#append(this.#popMark());
+        return;
+      case 0x90:
+        this.#addItems(this.#popMark());
+        return;
+      case 0x73: {
+        // SETITEM
         const value = this.#pop();
         this.#setItems([this.#pop(), value]);
         return;
       }
-      case 0x75: this.#setItems(this.#popMark()); return;
-      case 0x63: { // GLOBAL
+      case 0x75:
+        this.#setItems(this.#popMark());
+        return;
+      case 0x63: {
+        // GLOBAL
         const module = this.#line();
         stack.push(this.#classOf(module, this.#line()));
         return;
       }
-      case 0x93: { // STACK_GLOBAL
+      case 0x93: {
+        // STACK_GLOBAL
         const name = this.#pop();
         stack.push(this.#classOf(this.#pop(), name));
         return;
       }
-      case 0x69: { // INST: a class by name and its arguments from the mark on
+      case 0x69: {
+        // INST: a class by name and its arguments from the mark on
         const module = this.#line();
         const callee = this.#classOf(module, this.#line());
         stack.push(this.#reduce(callee, Object.freeze(this.#popMark())));
         return;
       }
-      case 0x52: case 0x81: { // REDUCE, NEWOBJ
+      case 0x52:
+      case 0x81: {
+        // REDUCE, NEWOBJ
         const args = this.#pop();
         stack.push(this.#reduce(this.#pop(), args));
         return;
       }
-      case 0x92: { // NEWOBJ_EX: keyword arguments are for classes we keep without looking inside
+      case 0x92: {
+        // NEWOBJ_EX: keyword arguments are for classes we keep without looking inside
         this.#pop();
         const args = this.#pop();
         stack.push(this.#reduce(this.#pop(), args));
         return;
       }
-      case 0x62: { // BUILD: attributes of an object; only inert objects keep them
+      case 0x62: {
+        // BUILD: attributes of an object; only inert objects keep them
         const state = this.#pop();
         const target = this.#top();
         if (target instanceof PickleObject) target.state = state;
         return;
       }
-      case 0x51: stack.push(this.#made(this.#options.persistent(this.#pop()))); return; // BINPERSID
-      case 0x71: this.#put(this.#byte()); return;
-      case 0x72: this.#put(this.#uint32()); return;
-      case 0x94: this.#put(this.#memo.size); return; // MEMOIZE
-      case 0x68: stack.push(this.#get(this.#byte())); return;
-      case 0x6a: stack.push(this.#get(this.#uint32())); return;
+      case 0x51:
+        stack.push(this.#made(this.#options.persistent(this.#pop())));
+        return; // BINPERSID
+      case 0x71:
+        this.#put(this.#byte());
+        return;
+      case 0x72:
+        this.#put(this.#uint32());
+        return;
+      case 0x94:
+        this.#put(this.#memo.size);
+        return; // MEMOIZE
+      case 0x68:
+        stack.push(this.#get(this.#byte()));
+        return;
+      case 0x6a:
+        stack.push(this.#get(this.#uint32()));
+        return;
       default: {
         const shown = opcode > 0x20 && opcode < 0x7f ? `'${String.fromCharCode(opcode)}'` : `0x${opcode.toString(16)}`;
         throw this.#error(`holds the instruction ${shown} at byte ${this.#at - 1}, which torch.save does not write`);
@@ -190,7 +281,8 @@ class Machine {
   /** Steps over `length` bytes and returns where they start. */
   #take(length: number): number {
     const start = this.#at;
-    if (length > this.#bytes.byteLength - start) throw this.#error(`ends at byte ${this.#bytes.byteLength}, in the middle of a value`);
+    if (length > this.#bytes.byteLength - start)
+      throw this.#error(`ends at byte ${this.#bytes.byteLength}, in the middle of a value`);
     this.#at = start + length;
     return start;
   }
@@ -289,7 +381,8 @@ class Machine {
   #append(items: readonly unknown[]): void {
     const list = this.#top();
     if (list instanceof PickleObject) return;
-    if (!Array.isArray(list) || Object.isFrozen(list)) throw this.#error(`appends to something that is no list at byte ${this.#at - 1}`);
+    if (!Array.isArray(list) || Object.isFrozen(list))
+      throw this.#error(`appends to something that is no list at byte ${this.#at - 1}`);
     for (const item of items) list.push(item);
   }
 
@@ -302,7 +395,8 @@ class Machine {
   #setItems(items: readonly unknown[]): void {
     const map = this.#top();
     if (map instanceof PickleObject) return;
-    if (!(map instanceof Map) || items.length % 2 !== 0) throw this.#error(`sets entries of something that is no dict at byte ${this.#at - 1}`);
+    if (!(map instanceof Map) || items.length % 2 !== 0)
+      throw this.#error(`sets entries of something that is no dict at byte ${this.#at - 1}`);
     for (let i = 0; i < items.length; i += 2) map.set(items[i], items[i + 1]);
   }
 
@@ -311,9 +405,13 @@ class Machine {
     const qualifiedName = `${module}.${name}`;
     const known = this.#options.classOf(qualifiedName);
     if (known) return known;
-    throw new MatMambaError('UNSAFE', `${this.#options.name} asks for '${printable(qualifiedName)}', which is not a tensor; nothing was run`, {
-      hint: 'save only the weights, torch.save(model.state_dict(), path), or convert the file to safetensors where you trust it',
-    });
+    throw new MatMambaError(
+      'UNSAFE',
+      `${this.#options.name} asks for '${printable(qualifiedName)}', which is not a tensor; nothing was run`,
+      {
+        hint: 'save only the weights, torch.save(model.state_dict(), path), or convert the file to safetensors where you trust it',
+      },
+    );
   }
 
   #reduce(callee: unknown, args: unknown): unknown {

@@ -3,7 +3,11 @@ import { formatPythonJson, parsePythonJson, parsePythonJsonBytes } from './pytho
 
 describe('JSON as Python writes it', () => {
   test('numbers Python adds, and everything JSON has', () => {
-    expect(parsePythonJson('{"dt_limit": [0.0, Infinity], "a": -Infinity, "b": NaN}')).toEqual({ dt_limit: [0, Infinity], a: -Infinity, b: NaN });
+    expect(parsePythonJson('{"dt_limit": [0.0, Infinity], "a": -Infinity, "b": NaN}')).toEqual({
+      dt_limit: [0, Infinity],
+      a: -Infinity,
+      b: NaN,
+    });
     const text = '\n[1, -0.5e+3, "\\u00e9\\n\\"\\/\\ud83d\\ude00", true, false, null, {"": []}, {}]\t';
     expect(parsePythonJson(text)).toEqual(JSON.parse(text));
     expect(Object.is(parsePythonJson('-0'), -0)).toBe(true);

@@ -160,7 +160,8 @@ class Parser {
   }
 
   #fail(expected: string): never {
-    const found = this.#at < this.#text.length ? JSON.stringify(this.#text.slice(this.#at, this.#at + 12)) : 'the end of the text';
+    const found =
+      this.#at < this.#text.length ? JSON.stringify(this.#text.slice(this.#at, this.#at + 12)) : 'the end of the text';
     throw this.#error(`expected ${expected}, found ${found}`);
   }
 

@@ -152,15 +152,20 @@ function rebuildTensor(args: readonly unknown[], dtypeClass: unknown): TensorRef
   if (!isStorage(storage) || !isWhole(offset) || !isWholes(shape) || !isWholes(strides)) throw malformed('a tensor');
   const { dtype = storage.dtype, foreign = storage.foreign } = (dtypeClass ?? {}) as Partial<DTypeClass>;
   if (foreign !== undefined) return { kind: 'foreign', dtype: foreign };
-  if (dtype === undefined || strides.length !== shape.length || byteLengthOf(dtype, shape) === undefined) throw malformed('a tensor');
+  if (dtype === undefined || strides.length !== shape.length || byteLengthOf(dtype, shape) === undefined)
+    throw malformed('a tensor');
   // The last element must lie in the storage; an empty tensor has none.
   let last = offset;
   for (let i = 0; i < shape.length; i++) last += (shape[i]! - 1) * strides[i]!;
   const empty = shape.includes(0);
   if (!empty && !((last + 1) * bytesOf(dtype) <= storage.byteLength)) {
-    throw new MatMambaError('FORMAT', `a tensor of shape (${shape.join(', ')}) reaches past the end of its storage '${storage.key.slice(0, 40)}'`, {
-      hint: 'the file is damaged or was not written by torch.save',
-    });
+    throw new MatMambaError(
+      'FORMAT',
+      `a tensor of shape (${shape.join(', ')}) reaches past the end of its storage '${storage.key.slice(0, 40)}'`,
+      {
+        hint: 'the file is damaged or was not written by torch.save',
+      },
+    );
   }
   return { kind: 'tensor', storage, dtype, offset, shape, strides };
 }

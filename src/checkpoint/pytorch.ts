@@ -24,7 +24,9 @@ const MAX_EXPANDED_BYTES = 256 * 2 ** 20;
 const FEW_ELEMENTS = 64;
 
 function damaged(file: string, problem: string): MatMambaError {
-  return new MatMambaError('FORMAT', `${file}: ${problem}`, { hint: 'the file is truncated or damaged: download or save it again' });
+  return new MatMambaError('FORMAT', `${file}: ${problem}`, {
+    hint: 'the file is truncated or damaged: download or save it again',
+  });
 }
 
 /** A zip archive and the folder inside that torch put everything into. */
@@ -54,7 +56,8 @@ class Archive {
   async read(name: string, signal?: AbortSignal): Promise<Uint8Array | undefined> {
     const entry = this.entry(name);
     if (!entry) return undefined;
-    if (entry.size > MAX_PICKLE_BYTES) throw damaged(this.source.name, `'${entry.name}' is ${entry.size} bytes, more than ${MAX_PICKLE_BYTES}`);
+    if (entry.size > MAX_PICKLE_BYTES)
+      throw damaged(this.source.name, `'${entry.name}' is ${entry.size} bytes, more than ${MAX_PICKLE_BYTES}`);
     const bytes = await this.source.read(await zipDataOffset(this.source, entry, signal), entry.size, signal);
     if (crc32(bytes) !== entry.crc32) throw damaged(this.source.name, `'${entry.name}' does not match its checksum`);
     return bytes;
@@ -77,7 +80,8 @@ class Storage {
   /** Every mention of a storage tells its size; none may promise more than there is. @throws FORMAT */
   check(ref: StorageRef): void {
     const { name, size } = this.#entry;
-    if (size < ref.byteLength) throw damaged(this.#archive.source.name, `'${name}' has ${size} bytes, its tensors need ${ref.byteLength}`);
+    if (size < ref.byteLength)
+      throw damaged(this.#archive.source.name, `'${name}' has ${size} bytes, its tensors need ${ref.byteLength}`);
   }
 
   async read(offset: number, length: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
@@ -123,7 +127,14 @@ function forEachElement(ref: TensorRef, first: number, last: number, visit: (pos
 }
 
 /** Bytes `from` to `from + length` of a strided tensor, through windows of at most 16 MiB of its storage. */
-async function gather(ref: TensorRef, storage: Storage, from: number, length: number, name: string, signal?: AbortSignal): Promise<Uint8Array> {
+async function gather(
+  ref: TensorRef,
+  storage: Storage,
+  from: number,
+  length: number,
+  name: string,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
   const size = bytesOf(ref.dtype);
   const first = Math.floor(from / size);
   const last = Math.ceil((from + length) / size);
@@ -200,7 +211,9 @@ export async function openPytorch(source: ByteSource, signal?: AbortSignal): Pro
   const archive = new Archive(source, await readZipDirectory(source, signal));
   const byteOrder = await archive.read('byteorder', signal);
   if (byteOrder && new TextDecoder().decode(byteOrder).trim() !== 'little') {
-    throw new MatMambaError('FORMAT', `${source.name} was saved on a big-endian machine`, { hint: 'load and save it again on another' });
+    throw new MatMambaError('FORMAT', `${source.name} was saved on a big-endian machine`, {
+      hint: 'load and save it again on another',
+    });
   }
   const pickle = await archive.read('data.pkl', signal);
   const root = readPickle(pickle!, {

@@ -15,8 +15,10 @@ function fileWith(header: string, dataBytes: number): Uint8Array {
   return bytes;
 }
 
-const open = (header: string, dataBytes: number) => openCheckpointSource(memorySource(fileWith(header, dataBytes), 'x.safetensors'));
-const f32 = (begin: number, end: number): string => `{"dtype":"F32","shape":[${(end - begin) / 4}],"data_offsets":[${begin},${end}]}`;
+const open = (header: string, dataBytes: number) =>
+  openCheckpointSource(memorySource(fileWith(header, dataBytes), 'x.safetensors'));
+const f32 = (begin: number, end: number): string =>
+  `{"dtype":"F32","shape":[${(end - begin) / 4}],"data_offsets":[${begin},${end}]}`;
 
 describe('safetensors', () => {
   test('round trip of every dtype, scalar and empty tensors, metadata, in pieces', async () => {
@@ -58,7 +60,10 @@ describe('safetensors', () => {
     await withFolder(async (folder) => {
       const tensors = samples();
       const tied = { ...tensors[0]!, name: 'tied', aliasOf: tensors[0]!.name };
-      const { files } = await saveTensors(folder, 'safetensors', [...tensors, tied], { maxShardBytes: 150, metadata: { a: 'b' } });
+      const { files } = await saveTensors(folder, 'safetensors', [...tensors, tied], {
+        maxShardBytes: 150,
+        metadata: { a: 'b' },
+      });
       expect(files.length).toBeGreaterThan(4);
       expect(files[0]).toMatch(/^model-00001-of-000\d\d\.safetensors$/);
       expect((await readdir(folder)).sort()).toEqual([...files].sort());
@@ -106,11 +111,20 @@ describe('safetensors', () => {
 
   test('a folder or file that is not there, a folder without weights, a text in place of weights', async () => {
     await withFolder(async (folder) => {
-      await expect(openCheckpoint(join(folder, 'none'))).rejects.toMatchObject({ code: 'FILE', message: expect.stringMatching(/no such file or folder/) });
-      await expect(openCheckpoint(folder)).rejects.toMatchObject({ code: 'FILE', hint: expect.stringMatching(/pytorch_model\.bin/) });
+      await expect(openCheckpoint(join(folder, 'none'))).rejects.toMatchObject({
+        code: 'FILE',
+        message: expect.stringMatching(/no such file or folder/),
+      });
+      await expect(openCheckpoint(folder)).rejects.toMatchObject({
+        code: 'FILE',
+        hint: expect.stringMatching(/pytorch_model\.bin/),
+      });
       await writeFile(join(folder, 'epoch3.pt'), 'version https://git-lfs.github.com/spec/v1\n');
       await expect(openCheckpoint(folder)).rejects.toMatchObject({ hint: expect.stringMatching(/epoch3\.pt/) });
-      await expect(openCheckpoint(join(folder, 'epoch3.pt'))).rejects.toMatchObject({ code: 'FORMAT', hint: expect.stringMatching(/lfs/) });
+      await expect(openCheckpoint(join(folder, 'epoch3.pt'))).rejects.toMatchObject({
+        code: 'FORMAT',
+        hint: expect.stringMatching(/lfs/),
+      });
     });
   });
 
@@ -123,7 +137,10 @@ describe('safetensors', () => {
       await writeFile(index, '{"weight_map": {"a": "s.safetensors", "b": "s.safetensors"}}');
       await expect(openCheckpoint(index)).rejects.toThrow(/reads 'b' from s\.safetensors/);
       await writeFile(index, '{"weight_map": {"a": "gone.safetensors"}}');
-      await expect(openCheckpoint(folder)).rejects.toMatchObject({ code: 'FILE', message: expect.stringMatching(/gone\.safetensors/) });
+      await expect(openCheckpoint(folder)).rejects.toMatchObject({
+        code: 'FILE',
+        message: expect.stringMatching(/gone\.safetensors/),
+      });
     });
   });
 });

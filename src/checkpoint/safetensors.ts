@@ -38,7 +38,11 @@ interface Range {
   readonly end: number;
 }
 
-function damaged(file: string, problem: string, hint = 'the file is truncated or damaged: download or save it again'): MatMambaError {
+function damaged(
+  file: string,
+  problem: string,
+  hint = 'the file is truncated or damaged: download or save it again',
+): MatMambaError {
   return new MatMambaError('FORMAT', `${file}: ${problem}`, { hint });
 }
 
@@ -48,7 +52,11 @@ async function readHeaderLength(source: ByteSource, signal?: AbortSignal): Promi
   const start = await source.read(0, 8, signal);
   const length = Number(new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true));
   if (length > MAX_HEADER_BYTES) {
-    throw damaged(source.name, `its header would be ${length} bytes, more than ${MAX_HEADER_BYTES}`, 'this is not a safetensors file');
+    throw damaged(
+      source.name,
+      `its header would be ${length} bytes, more than ${MAX_HEADER_BYTES}`,
+      'this is not a safetensors file',
+    );
   }
   if (8 + length > source.size) {
     throw damaged(source.name, `its header ends at byte ${8 + length}, the file at byte ${source.size}`);
@@ -68,7 +76,7 @@ function readInfo(source: ByteSource, name: string, info: JsonValue, dataStart: 
   const file = source.name;
   if (!isJsonObject(info)) throw damaged(file, `the header's '${name}' is not an object`);
   const { dtype: code, shape, data_offsets: offsets } = info;
-  const dtype = DTYPE_OF.get(String(code));
+  const dtype = typeof code === 'string' ? DTYPE_OF.get(code) : undefined;
   if (typeof code !== 'string' || dtype === undefined) {
     throw damaged(file, `'${name}' has the dtype ${JSON.stringify(code)}`, `supported: ${[...DTYPE_OF.keys()].join(', ')}`);
   }
@@ -83,7 +91,10 @@ function readInfo(source: ByteSource, name: string, info: JsonValue, dataStart: 
     throw damaged(file, `'${name}' lies at bytes ${range.begin} to ${range.end} of ${space} bytes of data`);
   }
   if (range.end - range.begin !== byteLength) {
-    throw damaged(file, `'${name}' is ${code} ${formatShape(shape as number[])} = ${byteLength} bytes, but its range holds ${range.end - range.begin}`);
+    throw damaged(
+      file,
+      `'${name}' is ${code} ${formatShape(shape as number[])} = ${byteLength} bytes, but its range holds ${range.end - range.begin}`,
+    );
   }
   const entry: TensorEntry = {
     name,
@@ -123,7 +134,8 @@ export async function openSafetensors(source: ByteSource, signal?: AbortSignal):
 
   ranges.sort((a, b) => a.begin - b.begin);
   for (let i = 1; i < ranges.length; i++) {
-    if (ranges[i]!.begin < ranges[i - 1]!.end) throw damaged(source.name, `'${ranges[i - 1]!.name}' and '${ranges[i]!.name}' overlap`);
+    if (ranges[i]!.begin < ranges[i - 1]!.end)
+      throw damaged(source.name, `'${ranges[i - 1]!.name}' and '${ranges[i]!.name}' overlap`);
   }
 
   const aliases = new Map<string, string>();
@@ -159,7 +171,8 @@ export async function writeSafetensors(
   const stored = tensors.filter((tensor) => tensor.aliasOf === undefined).sort((a, b) => bytesOf(b.dtype) - bytesOf(a.dtype));
   const notes = new Map(Object.entries(metadata));
   for (const tensor of tensors) {
-    if (tensor.name === '__metadata__') throw new MatMambaError('WEIGHTS', "safetensors cannot hold a tensor called '__metadata__'");
+    if (tensor.name === '__metadata__')
+      throw new MatMambaError('WEIGHTS', "safetensors cannot hold a tensor called '__metadata__'");
     if (tensor.aliasOf !== undefined) notes.set(tensor.name, tensor.aliasOf);
   }
   // Built from pairs as text: an object would lose the order of names that look like numbers, and `__proto__`.

@@ -39,9 +39,13 @@ describe('saving', () => {
       const before = await readdir(folder);
       const content = await readFile(join(folder, before[0]!));
       const tensors = [sample('new', 'f32', [300])];
-      for (const room of [0, 50, 1000, 1500]) await expect(saveTensors(folder, format, tensors, { open: disk(room) })).rejects.toMatchObject(FULL);
-      for (const at of ['sync', 'close'] as const) await expect(saveTensors(folder, format, tensors, { open: disk(1e6, at) })).rejects.toMatchObject(FULL);
-      await expect(saveTensors(folder, format, [...tensors, sample('b', 'f32', [300])], { open: disk(2500), maxShardBytes: 1200 })).rejects.toMatchObject(FULL);
+      for (const room of [0, 50, 1000, 1500])
+        await expect(saveTensors(folder, format, tensors, { open: disk(room) })).rejects.toMatchObject(FULL);
+      for (const at of ['sync', 'close'] as const)
+        await expect(saveTensors(folder, format, tensors, { open: disk(1e6, at) })).rejects.toMatchObject(FULL);
+      await expect(
+        saveTensors(folder, format, [...tensors, sample('b', 'f32', [300])], { open: disk(2500), maxShardBytes: 1200 }),
+      ).rejects.toMatchObject(FULL);
       expect(await readdir(folder)).toEqual(before);
       expect(await readFile(join(folder, before[0]!))).toEqual(content);
       await saveTensors(folder, format, tensors, { open: disk(1e6) });
@@ -66,14 +70,30 @@ describe('saving', () => {
   test('a source that fails, gives too few or too many bytes, or is aborted leaves nothing behind', async () => {
     await withFolder(async (folder) => {
       const good = sample('a', 'f32', [4]);
-      const failing = { ...good, async *chunks() { yield new Uint8Array(4); throw new Error('gone'); } };
+      const failing = {
+        ...good,
+        async *chunks() {
+          yield new Uint8Array(4);
+          throw new Error('gone');
+        },
+      };
       await expect(saveTensors(folder, 'safetensors', [failing])).rejects.toThrow('gone');
       for (const length of [0, 12, 20]) {
-        await expect(saveTensors(folder, 'pytorch', [{ ...good, chunks: () => new Uint8Array(length) }])).rejects.toMatchObject({ code: 'SHAPE' });
+        await expect(saveTensors(folder, 'pytorch', [{ ...good, chunks: () => new Uint8Array(length) }])).rejects.toMatchObject({
+          code: 'SHAPE',
+        });
       }
       const controller = new AbortController();
-      const aborting = { ...good, chunks() { controller.abort(); return new Uint8Array(16); } };
-      await expect(saveTensors(folder, 'safetensors', [aborting], { signal: controller.signal })).rejects.toMatchObject({ code: 'ABORTED' });
+      const aborting = {
+        ...good,
+        chunks() {
+          controller.abort();
+          return new Uint8Array(16);
+        },
+      };
+      await expect(saveTensors(folder, 'safetensors', [aborting], { signal: controller.signal })).rejects.toMatchObject({
+        code: 'ABORTED',
+      });
       expect(await readdir(folder)).toEqual([]);
     });
   });
@@ -83,7 +103,9 @@ describe('saving', () => {
       const a = sample('a', 'f32', [4]);
       await expect(saveTensors(folder, 'safetensors', [a, a])).rejects.toThrow(/two tensors to save are called 'a'/);
       await expect(saveTensors(folder, 'safetensors', [{ ...a, aliasOf: 'b' }])).rejects.toMatchObject({ code: 'WEIGHTS' });
-      await expect(saveTensors(folder, 'safetensors', [a, { ...a, name: 'b', shape: [2, 2], aliasOf: 'a' }])).rejects.toThrow(/expected f32 \(4\), got f32 \(2, 2\)/);
+      await expect(saveTensors(folder, 'safetensors', [a, { ...a, name: 'b', shape: [2, 2], aliasOf: 'a' }])).rejects.toThrow(
+        /expected f32 \(4\), got f32 \(2, 2\)/,
+      );
       await expect(saveTensors(folder, 'safetensors', [{ ...a, shape: [-1] }])).rejects.toMatchObject({ code: 'SHAPE' });
       await expect(saveTensors(folder, 'onnx' as 'pytorch', [a])).rejects.toMatchObject({ code: 'OPTION' });
       await writeFile(join(folder, 'file'), '');

@@ -120,7 +120,9 @@ export async function saveTensors(
   const { metadata = {}, maxShardBytes = Infinity, signal, onProgress, open } = options;
   const layout = LAYOUTS.find((candidate) => candidate.format === format);
   if (!layout) {
-    throw new MatMambaError('OPTION', `unknown checkpoint format '${String(format)}'`, { hint: `known: ${LAYOUTS.map((l) => l.format).join(', ')}` });
+    throw new MatMambaError('OPTION', `unknown checkpoint format '${String(format)}'`, {
+      hint: `known: ${LAYOUTS.map((l) => l.format).join(', ')}`,
+    });
   }
   if (!(maxShardBytes > 0)) throw new MatMambaError('OPTION', `maxShardBytes must be above 0, got ${maxShardBytes}`);
   throwIfAborted(signal);
@@ -128,7 +130,9 @@ export async function saveTensors(
   const { mkdir } = await import('node:fs/promises');
   const { join } = await import('node:path');
   await mkdir(folder, { recursive: true }).catch((error: unknown) => {
-    throw errnoOf(error) === 'EEXIST' ? new MatMambaError('FILE', `${folder} is a file, not a folder`, { cause: error }) : fileError(error, 'write', folder);
+    throw errnoOf(error) === 'EEXIST'
+      ? new MatMambaError('FILE', `${folder} is a file, not a folder`, { cause: error })
+      : fileError(error, 'write', folder);
   });
 
   const totalBytes = tensors.reduce((sum, tensor) => sum + bytesToStore(tensor), 0);

@@ -31,9 +31,13 @@ function checkRange(source: { name: string; size: number }, offset: number, leng
     throw new MatMambaError('INTERNAL', `${source.name}: cannot read ${length} bytes at ${offset}`);
   }
   if (offset + length > source.size) {
-    throw new MatMambaError('FORMAT', `${source.name} ends at byte ${source.size}, but bytes ${offset} to ${offset + length} are needed`, {
-      hint: 'the file is truncated or damaged: download or save it again',
-    });
+    throw new MatMambaError(
+      'FORMAT',
+      `${source.name} ends at byte ${source.size}, but bytes ${offset} to ${offset + length} are needed`,
+      {
+        hint: 'the file is truncated or damaged: download or save it again',
+      },
+    );
   }
 }
 
@@ -42,7 +46,10 @@ export function allocateBytes(length: number, what: string): Uint8Array {
   try {
     return new Uint8Array(length);
   } catch (cause) {
-    throw new MatMambaError('MEMORY', `${what}: no memory for ${length} bytes at once`, { cause, hint: 'read it in smaller pieces' });
+    throw new MatMambaError('MEMORY', `${what}: no memory for ${length} bytes at once`, {
+      cause,
+      hint: 'read it in smaller pieces',
+    });
   }
 }
 
@@ -92,7 +99,9 @@ export async function fileSource(path: string): Promise<ByteSource> {
     handle = await open(path, 'r');
     const stats = await handle.stat();
     if (!stats.isFile()) {
-      throw new MatMambaError('FILE', `${path} is ${stats.isDirectory() ? 'a folder' : 'not a regular file'}`, { hint: 'name a file' });
+      throw new MatMambaError('FILE', `${path} is ${stats.isDirectory() ? 'a folder' : 'not a regular file'}`, {
+        hint: 'name a file',
+      });
     }
     ({ size } = stats);
   } catch (cause) {

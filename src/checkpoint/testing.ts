@@ -34,7 +34,11 @@ export function sample(name: string, dtype: DType, shape: readonly number[]): Te
 
 /** One tensor of every dtype, shapes odd on purpose. */
 export function samples(): Array<TensorToSave & { bytes: Uint8Array }> {
-  return [...DTYPES.map((dtype, i) => sample(`layer.${dtype}`, dtype, [3, 5 + i])), sample('scalar', 'f32', []), sample('empty', 'f32', [0, 4])];
+  return [
+    ...DTYPES.map((dtype, i) => sample(`layer.${dtype}`, dtype, [3, 5 + i])),
+    sample('scalar', 'f32', []),
+    sample('empty', 'f32', [0, 4]),
+  ];
 }
 
 type Part = string | number | Uint8Array | readonly number[];

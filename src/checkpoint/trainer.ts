@@ -59,11 +59,14 @@ export function findStateDict(root: unknown, file: string): StateDict {
   for (const [key, value] of found) {
     if (typeof key !== 'string') continue;
     if (isForeignTensor(value)) {
-      throw new MatMambaError('FORMAT', `${file}: '${key}' has the dtype ${value.dtype}`, { hint: `supported: ${DTYPES.join(', ')}, bool` });
+      throw new MatMambaError('FORMAT', `${file}: '${key}' has the dtype ${value.dtype}`, {
+        hint: `supported: ${DTYPES.join(', ')}, bool`,
+      });
     }
     if (!isTensorRef(value)) continue;
     const name = stripWrapperPrefixes(key);
-    if (tensors.has(name)) throw new MatMambaError('FORMAT', `${file}: two tensors are called '${name}' once wrapper prefixes are taken off`);
+    if (tensors.has(name))
+      throw new MatMambaError('FORMAT', `${file}: two tensors are called '${name}' once wrapper prefixes are taken off`);
     tensors.set(name, value);
   }
   const metadata: Record<string, string> = Object.create(null);

@@ -66,7 +66,9 @@ export function checkTensorsToSave(tensors: readonly TensorToSave[]): void {
   for (const tensor of tensors) {
     if (seen.has(tensor.name)) throw new MatMambaError('WEIGHTS', `two tensors to save are called '${tensor.name}'`);
     if (!DTYPES.includes(tensor.dtype)) {
-      throw new MatMambaError('SHAPE', `${tensor.name}: unknown dtype '${String(tensor.dtype)}'`, { hint: `known: ${DTYPES.join(', ')}` });
+      throw new MatMambaError('SHAPE', `${tensor.name}: unknown dtype '${String(tensor.dtype)}'`, {
+        hint: `known: ${DTYPES.join(', ')}`,
+      });
     }
     if (byteLengthOf(tensor.dtype, tensor.shape) === undefined) {
       throw new MatMambaError('SHAPE', `${tensor.name}: ${formatShape(tensor.shape)} is not a shape`);
@@ -74,7 +76,10 @@ export function checkTensorsToSave(tensors: readonly TensorToSave[]): void {
     if (tensor.aliasOf !== undefined) {
       const target = seen.get(tensor.aliasOf);
       if (!target || target.aliasOf !== undefined) {
-        throw new MatMambaError('WEIGHTS', `${tensor.name} is tied to '${tensor.aliasOf}', which is not an earlier tensor with bytes of its own`);
+        throw new MatMambaError(
+          'WEIGHTS',
+          `${tensor.name} is tied to '${tensor.aliasOf}', which is not an earlier tensor with bytes of its own`,
+        );
       }
       if (target.dtype !== tensor.dtype || formatShape(target.shape) !== formatShape(tensor.shape)) {
         throw new MatMambaError(
@@ -99,15 +104,25 @@ export async function* piecesOf(tensor: TensorToSave): AsyncGenerator<Uint8Array
   }
   if (total !== expected) {
     const found = total > expected ? 'more' : String(total);
-    throw new MatMambaError('SHAPE', `${tensor.name}: expected ${expected} bytes for ${tensor.dtype} ${formatShape(tensor.shape)}, got ${found}`);
+    throw new MatMambaError(
+      'SHAPE',
+      `${tensor.name}: expected ${expected} bytes for ${tensor.dtype} ${formatShape(tensor.shape)}, got ${found}`,
+    );
   }
 }
 
 /** Resolves the defaults of `TensorEntry.read` and checks the range. @throws SHAPE */
-export function checkPiece(entry: { name: string; byteLength: number }, byteOffset = 0, byteLength = entry.byteLength - byteOffset): [number, number] {
+export function checkPiece(
+  entry: { name: string; byteLength: number },
+  byteOffset = 0,
+  byteLength = entry.byteLength - byteOffset,
+): [number, number] {
   const whole = Number.isSafeInteger(byteOffset) && Number.isSafeInteger(byteLength);
   if (!whole || byteOffset < 0 || byteLength < 0 || byteOffset + byteLength > entry.byteLength) {
-    throw new MatMambaError('SHAPE', `${entry.name}: bytes ${byteOffset} to ${byteOffset + byteLength} are not within its ${entry.byteLength}`);
+    throw new MatMambaError(
+      'SHAPE',
+      `${entry.name}: bytes ${byteOffset} to ${byteOffset + byteLength} are not within its ${entry.byteLength}`,
+    );
   }
   return [byteOffset, byteLength];
 }

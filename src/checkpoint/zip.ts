@@ -33,7 +33,9 @@ export interface ZipEntry {
 }
 
 function damaged(file: string, problem: string): MatMambaError {
-  return new MatMambaError('FORMAT', `${file}: ${problem}`, { hint: 'the file is truncated or damaged: download or save it again' });
+  return new MatMambaError('FORMAT', `${file}: ${problem}`, {
+    hint: 'the file is truncated or damaged: download or save it again',
+  });
 }
 
 function viewOf(bytes: Uint8Array): DataView {
@@ -78,7 +80,12 @@ async function readEnd64(source: ByteSource, at: number, limit: number, signal?:
 }
 
 /** Sizes and offset that do not fit 32 bits are in the zip64 extra field, in this order, only those. */
-function readExtra64(view: DataView, start: number, end: number, fields: [size: number, stored: number, offset: number]): boolean {
+function readExtra64(
+  view: DataView,
+  start: number,
+  end: number,
+  fields: [size: number, stored: number, offset: number],
+): boolean {
   if (!fields.includes(UINT32_MAX)) return true;
   for (let at = start; at + 4 <= end; at += 4 + view.getUint16(at + 2, true)) {
     const fieldEnd = at + 4 + view.getUint16(at + 2, true);
@@ -101,7 +108,8 @@ function readExtra64(view: DataView, start: number, end: number, fields: [size: 
  */
 export async function readZipDirectory(source: ByteSource, signal?: AbortSignal): Promise<Map<string, ZipEntry>> {
   const { offset, size, count } = await findDirectory(source, signal);
-  if (offset + size > source.size || size > MAX_DIRECTORY_BYTES) throw damaged(source.name, 'its zip directory is not inside the file');
+  if (offset + size > source.size || size > MAX_DIRECTORY_BYTES)
+    throw damaged(source.name, 'its zip directory is not inside the file');
   if (count * 46 > size) throw damaged(source.name, `its zip directory of ${size} bytes cannot hold ${count} entries`);
   const bytes = await source.read(offset, size, signal);
   const view = viewOf(bytes);
@@ -109,13 +117,18 @@ export async function readZipDirectory(source: ByteSource, signal?: AbortSignal)
   const entries = new Map<string, ZipEntry>();
   let at = 0;
   for (let i = 0; i < count; i++) {
-    if (at + 46 > size || view.getUint32(at, true) !== CENTRAL) throw damaged(source.name, `entry ${i} of its zip directory is damaged`);
+    if (at + 46 > size || view.getUint32(at, true) !== CENTRAL)
+      throw damaged(source.name, `entry ${i} of its zip directory is damaged`);
     const nameEnd = at + 46 + view.getUint16(at + 28, true);
     const extraEnd = nameEnd + view.getUint16(at + 30, true);
     const next = extraEnd + view.getUint16(at + 32, true);
     if (next > size) throw damaged(source.name, `entry ${i} of its zip directory is damaged`);
     const name = decoder.decode(bytes.subarray(at + 46, nameEnd));
-    const fields: [number, number, number] = [view.getUint32(at + 24, true), view.getUint32(at + 20, true), view.getUint32(at + 42, true)];
+    const fields: [number, number, number] = [
+      view.getUint32(at + 24, true),
+      view.getUint32(at + 20, true),
+      view.getUint32(at + 42, true),
+    ];
     if (!readExtra64(view, nameEnd, extraEnd, fields)) throw damaged(source.name, `the zip64 field of '${name}' is damaged`);
     if (view.getUint16(at + 8, true) & 1) throw damaged(source.name, `'${name}' is encrypted`);
     const compressed = view.getUint16(at + 10, true) !== 0 || fields[0] !== fields[1];
@@ -178,8 +191,14 @@ export function crc32(bytes: Uint8Array, before = 0): number {
   for (const end = bytes.length - 7; i < end; i += 8) {
     c ^= bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24);
     c =
-      t7[c & 255]! ^ t6[(c >>> 8) & 255]! ^ t5[(c >>> 16) & 255]! ^ t4[c >>> 24]! ^
-      t3[bytes[i + 4]!]! ^ t2[bytes[i + 5]!]! ^ t1[bytes[i + 6]!]! ^ t0[bytes[i + 7]!]!;
+      t7[c & 255]! ^
+      t6[(c >>> 8) & 255]! ^
+      t5[(c >>> 16) & 255]! ^
+      t4[c >>> 24]! ^
+      t3[bytes[i + 4]!]! ^
+      t2[bytes[i + 5]!]! ^
+      t1[bytes[i + 6]!]! ^
+      t0[bytes[i + 7]!]!;
   }
   for (; i < bytes.length; i++) c = (c >>> 8) ^ t0[(c ^ bytes[i]!) & 255]!;
   return ~c >>> 0;

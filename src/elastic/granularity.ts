@@ -34,7 +34,9 @@ export function checkDims(dims: number, dModel: number, where: string): void {
   const step = widthStep(dModel);
   if (Number.isInteger(dims) && dims >= step && dims <= dModel && dims % step === 0) return;
   const below = Math.max(step, Math.floor(dims / step) * step);
-  const near = Number.isFinite(dims) ? [...new Set([below, below + step].map((n) => Math.min(n, dModel)))].join(' or ') : `${dModel}`;
+  const near = Number.isFinite(dims)
+    ? [...new Set([below, below + step].map((n) => Math.min(n, dModel)))].join(' or ')
+    : `${dModel}`;
   throw new MatMambaError('WIDTH', `${where}: ${dims} dims is no width of a layer with d_model ${dModel}`, {
     hint: `a width is a multiple of ${step} from ${step} to ${dModel}; the nearest are ${near}`,
   });
@@ -45,14 +47,21 @@ export function dimsOfLevel(level: number, dModel: number): number {
   const dims = dModel / level;
   const step = widthStep(dModel);
   if (Number.isInteger(level) && level >= 1 && Number.isInteger(dims) && dims >= step && dims % step === 0) return dims;
-  const valid = Array.from({ length: dModel / step }, (_, i) => i + 1).filter((n) => dModel % n === 0 && (dModel / n) % step === 0);
+  const valid = Array.from({ length: dModel / step }, (_, i) => i + 1).filter(
+    (n) => dModel % n === 0 && (dModel / n) % step === 0,
+  );
   throw new MatMambaError('WIDTH', `mrlLevel ${level} does not divide d_model ${dModel} into whole heads`, {
     hint: `levels of this model: ${valid.join(', ')}`,
   });
 }
 
 /** The granularity of a call: dims of every layer. @throws WIDTH naming the layer */
-export function resolveWidths(options: WidthOptions, layers: readonly LayerFlags[], dModel: number, path: (layer: number) => string): number[] {
+export function resolveWidths(
+  options: WidthOptions,
+  layers: readonly LayerFlags[],
+  dModel: number,
+  path: (layer: number) => string,
+): number[] {
   const { mixnmatchDims, mrlLevel } = options;
   if (mixnmatchDims !== undefined) {
     const dims = typeof mixnmatchDims === 'number' ? layers.map(() => mixnmatchDims) : [...mixnmatchDims];

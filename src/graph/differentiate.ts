@@ -52,7 +52,9 @@ export function differentiate(
   const { add, trains = () => true, inputs: wantedInputs = [], recompute = false } = options;
   const wanted = new Set(wantedInputs.map((name) => graph.inputs.get(name)!.value.id));
   const forward = [...graph.nodes];
-  const depends = dependentValues(forward, (sym) => (sym.value.kind === 'parameter' ? trains(sym.value.parameter) : wanted.has(sym.value.id)));
+  const depends = dependentValues(forward, (sym) =>
+    sym.value.kind === 'parameter' ? trains(sym.value.parameter) : wanted.has(sym.value.id),
+  );
   const gradients = new Map<number, Gradient>();
   const gradientOf = (id: number): Gradient => {
     let gradient = gradients.get(id);
@@ -73,7 +75,11 @@ export function differentiate(
     if (coversWhole(sym)) return undefined;
     const held = gradientOf(sym.value.id);
     const clash = held.written.some(({ column, width }) => sym.column < column + width && column < sym.column + sym.width);
-    if (clash) throw new MatMambaError('INTERNAL', `columns of ${sym.value.name} are used twice; their gradients would overwrite each other`);
+    if (clash)
+      throw new MatMambaError(
+        'INTERNAL',
+        `columns of ${sym.value.name} are used twice; their gradients would overwrite each other`,
+      );
     held.parts ??= graph.value(`${sym.value.name}#gradient`, sym.value.shape);
     held.written.push({ column: sym.column, width: sym.width });
     return new Sym(graph, held.parts.value, sym.column, sym.shape);
@@ -92,7 +98,14 @@ export function differentiate(
   const replayed = (node: GraphNode, sym: Sym): Sym => {
     if (!recompute || node.region === 0) return sym;
     let values = replays.get(node.region);
-    if (!values) replays.set(node.region, (values = replayRegion(graph, forward.filter(({ region }) => region === node.region))));
+    if (!values)
+      replays.set(
+        node.region,
+        (values = replayRegion(
+          graph,
+          forward.filter(({ region }) => region === node.region),
+        )),
+      );
     const again = values.get(sym.value.id);
     return again ? new Sym(graph, again.value, sym.column, sym.shape) : sym;
   };
@@ -104,7 +117,9 @@ export function differentiate(
       if (gradient) grads[name] = gradient;
     }
     if (Object.keys(grads).length === 0 || !dependsOnWanted(node, depends, trains)) continue;
-    const results = graph.in(`${node.scope}.backward`, () => applyRule(graph, node, grads, depends, trains, placeOf, (sym) => replayed(node, sym)));
+    const results = graph.in(`${node.scope}.backward`, () =>
+      applyRule(graph, node, grads, depends, trains, placeOf, (sym) => replayed(node, sym)),
+    );
     for (const [name, gradient] of Object.entries(results)) {
       const sym = node.inputs[name];
       if (sym && gradient && depends.has(sym.value.id)) receive(sym, gradient);
@@ -143,7 +158,7 @@ function applyRule(
     attributes,
     wants,
     into: (name) => (wants(name) ? placeOf(inputs[name]!) : undefined),
-    accumulate(name) {
+    accumulate: (name) => {
       const value = inputs[name]?.value;
       return value?.kind === 'parameter' && trains(value.parameter) ? graph.parameter(gradientSpec(value.parameter)) : undefined;
     },
@@ -160,7 +175,10 @@ function replayRegion(graph: Graph, nodes: readonly GraphNode[]): Map<number, Sy
   for (const { op, inputs, outputs, attributes } of nodes) {
     const again = Object.fromEntries(Object.entries(inputs).map(([name, sym]) => [name, moved(sym)]));
     const fresh = Object.fromEntries(
-      Object.entries(outputs).map(([name, sym]) => [name, graph.value(`${sym.value.name}#again`, sym.value.shape, sym.value.dtype)]),
+      Object.entries(outputs).map(([name, sym]) => [
+        name,
+        graph.value(`${sym.value.name}#again`, sym.value.shape, sym.value.dtype),
+      ]),
     );
     for (const [name, sym] of Object.entries(outputs)) values.set(sym.value.id, fresh[name]!);
     graph.addNode({ op, inputs: again, outputs: fresh, attributes });
@@ -174,7 +192,9 @@ function coversWhole({ column, shape, value }: Sym): boolean {
 }
 
 function dependsOnWanted(node: GraphNode, depends: ReadonlySet<number>, trains: (parameter: ParameterSpec) => boolean): boolean {
-  return Object.values(node.inputs).some(({ value }) => depends.has(value.id) || (value.kind === 'parameter' && trains(value.parameter)));
+  return Object.values(node.inputs).some(
+    ({ value }) => depends.has(value.id) || (value.kind === 'parameter' && trains(value.parameter)),
+  );
 }
 
 /** Values that a wanted input or a trained parameter flows into, the wanted inputs included. */

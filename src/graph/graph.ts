@@ -144,9 +144,9 @@ export interface NodeGradientCall {
   readonly outputs: Readonly<Record<string, Sym>>;
   readonly grads: Readonly<Record<string, Sym>>;
   readonly attributes: Attributes;
-  wants(input: string): boolean;
-  into(input: string): Sym | undefined;
-  accumulate(input: string): Sym | undefined;
+  readonly wants: (input: string) => boolean;
+  readonly into: (input: string) => Sym | undefined;
+  readonly accumulate: (input: string) => Sym | undefined;
 }
 
 export interface GraphNode {

@@ -5,7 +5,9 @@ import type { Graph, GraphNode } from './graph.ts';
 /** Whether a node does more than compute its outputs: it updates a state or adds to a gradient buffer. */
 function hasEffects({ inputs, outputs }: GraphNode): boolean {
   if (Object.keys(outputs).length === 0) return true;
-  return Object.values(inputs).some(({ value }) => value.kind === 'state' || (value.kind === 'parameter' && value.parameter.precise === true));
+  return Object.values(inputs).some(
+    ({ value }) => value.kind === 'state' || (value.kind === 'parameter' && value.parameter.precise === true),
+  );
 }
 
 /** Drops dead nodes in place, the ones that only fed dead nodes included. */

@@ -3,7 +3,16 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { perturbed, randomFloats, randomIds } from '../../test/support/reference-model.ts';
 import { relativeError } from '../../test/support/run-case.ts';
-import { type MambaConfig, MatMamba2, MatMamba2Vision, MatMambaError, MatMambaLMHeadModel, type Tensor, type WidthOptions, tensor } from '../index.ts';
+import {
+  type MambaConfig,
+  MatMamba2,
+  MatMamba2Vision,
+  MatMambaError,
+  MatMambaLMHeadModel,
+  type Tensor,
+  type WidthOptions,
+  tensor,
+} from '../index.ts';
 
 const OPTIONS = { threads: 2 } as const;
 const CONFIG: Partial<MambaConfig> = { dModel: 64, nLayer: 2, vocabSize: 48, ssmCfg: { dState: 16 } };
@@ -20,7 +29,10 @@ beforeAll(async () => {
   lm = await MatMambaLMHeadModel.create(CONFIG, OPTIONS);
   await lm.loadStateDict(perturbed(lm.stateDict(), 4));
   block = await MatMamba2.create({ dModel: 64, dState: 16 }, OPTIONS);
-  vision = await MatMamba2Vision.create({ dModel: 64, nLayer: 2, nClasses: 5, patchSize: 8, imageSize: 16, ssmCfg: { dState: 16 } }, OPTIONS);
+  vision = await MatMamba2Vision.create(
+    { dModel: 64, nLayer: 2, nClasses: 5, patchSize: 8, imageSize: 16, ssmCfg: { dState: 16 } },
+    OPTIONS,
+  );
   await vision.loadStateDict(perturbed(vision.stateDict(), 5));
 });
 afterAll(async () => {
@@ -33,7 +45,10 @@ async function logits(options: WidthOptions = {}): Promise<Float32Array> {
 
 describe('widths', () => {
   test("a call's mixnmatchDims wins over its mrlLevel, and both over the layers' flags", async () => {
-    const [first, second] = lm.backbone.layers.map(({ mixer }) => mixer) as [{ mixnmatch: boolean; mixnmatchDims: number }, { mixnmatch: boolean; mixnmatchDims: number }];
+    const [first, second] = lm.backbone.layers.map(({ mixer }) => mixer) as [
+      { mixnmatch: boolean; mixnmatchDims: number },
+      { mixnmatch: boolean; mixnmatchDims: number },
+    ];
     const full = await logits();
     const level4 = await logits({ mrlLevel: 4 });
     const mixed = await logits({ mixnmatchDims: [20, 64] });
@@ -62,12 +77,22 @@ describe('widths', () => {
     block.mixnmatch = false;
     vision.layers[1]!.mixer.mixnmatch = true;
     vision.layers[1]!.mixer.mixnmatchDims = 8;
-    expect((await vision.forward(images)).toFloat32()).toEqual((await vision.forward(images, { mixnmatchDims: [64, 8] })).toFloat32());
+    expect((await vision.forward(images)).toFloat32()).toEqual(
+      (await vision.forward(images, { mixnmatchDims: [64, 8] })).toFloat32(),
+    );
     vision.layers[1]!.mixer.mixnmatch = false;
   });
 
   test('calls of many widths at once give what they give one after another', async () => {
-    const widths: WidthOptions[] = [{}, { mrlLevel: 2 }, { mrlLevel: 4 }, { mrlLevel: 8 }, { mixnmatchDims: 3 }, { mixnmatchDims: [64, 1] }, { mixnmatchDims: [1, 64] }];
+    const widths: WidthOptions[] = [
+      {},
+      { mrlLevel: 2 },
+      { mrlLevel: 4 },
+      { mrlLevel: 8 },
+      { mixnmatchDims: 3 },
+      { mixnmatchDims: [64, 1] },
+      { mixnmatchDims: [1, 64] },
+    ];
     const alone = [];
     for (const width of widths) alone.push(await logits(width));
     const together = await Promise.all([...widths, ...widths.toReversed()].map((width) => logits(width)));
@@ -76,7 +101,8 @@ describe('widths', () => {
       expect(together[2 * widths.length - 1 - i]).toEqual(one);
     }
     const blocks = await Promise.all(widths.slice(0, 5).map((width) => block.forward(x, width)));
-    for (const [i, width] of widths.slice(0, 5).entries()) expect(blocks[i]!.toFloat32()).toEqual((await block.forward(x, width)).toFloat32());
+    for (const [i, width] of widths.slice(0, 5).entries())
+      expect(blocks[i]!.toFloat32()).toEqual((await block.forward(x, width)).toFloat32());
   });
 
   test('flags are read when the call is made', async () => {
@@ -92,7 +118,8 @@ describe('widths', () => {
   test('widths that do not exist are refused with the nearest ones', async () => {
     await expect(logits({ mrlLevel: 3 })).rejects.toMatchObject(code('WIDTH'));
     await expect(logits({ mrlLevel: 3 })).rejects.toThrow(/1, 2, 4, 8, 16/);
-    for (const mrlLevel of [0, -1, 1.5, NaN, 128, Infinity]) await expect(logits({ mrlLevel }), String(mrlLevel)).rejects.toMatchObject(code('WIDTH'));
+    for (const mrlLevel of [0, -1, 1.5, NaN, 128, Infinity])
+      await expect(logits({ mrlLevel }), String(mrlLevel)).rejects.toMatchObject(code('WIDTH'));
     for (const mixnmatchDims of [0, -4, 65, 2.5, NaN, Infinity, [64], [64, 64, 64], [64, 0], []]) {
       await expect(logits({ mixnmatchDims }), JSON.stringify(mixnmatchDims)).rejects.toMatchObject(code('WIDTH'));
       await expect(vision.forward(images, { mixnmatchDims })).rejects.toMatchObject(code('WIDTH'));
@@ -129,7 +156,9 @@ describe('inputs', () => {
   });
 
   test('ids outside the vocabulary and empty prompts', async () => {
-    await expect(lm.forward(tensor(Int32Array.of(1, 48), [1, 2]))).rejects.toThrow(/48 at \(0, 1\) is outside the vocabulary of 48/);
+    await expect(lm.forward(tensor(Int32Array.of(1, 48), [1, 2]))).rejects.toThrow(
+      /48 at \(0, 1\) is outside the vocabulary of 48/,
+    );
     await expect(lm.forward(tensor(Int32Array.of(1, 2, -1, 3), [2, 2]))).rejects.toThrow(/-1 at \(1, 0\)/);
     await expect(lm.forward(tensor(BigInt64Array.of(1n, 2n ** 32n), [1, 2]))).rejects.toMatchObject(code('TOKEN'));
     await expect(lm.forward(tensor(new Int32Array(0), [1, 0]))).rejects.toThrow(/empty/);
@@ -154,7 +183,7 @@ describe('inputs', () => {
     first.logits.toFloat32().fill(0);
     expect(await logits()).toEqual(before);
     first.logits.dispose();
-    expect(() => first.logits.array).toThrow(code('DISPOSED') as Error);
+    expect(() => first.logits.array).toThrow(code('DISPOSED'));
   });
 
   test('options that do not exist', async () => {
@@ -165,7 +194,8 @@ describe('inputs', () => {
     await expect(MatMambaLMHeadModel.create(CONFIG, { sede: 1 } as object)).rejects.toThrow(/did you mean 'seed'/);
     await expect(MatMambaLMHeadModel.create(CONFIG, { dtype: 'bf61' as 'bf16' })).rejects.toThrow(/did you mean 'bf16'/);
     await expect(MatMambaLMHeadModel.create(CONFIG, { device: 'cpv' as 'cpu' })).rejects.toThrow(/did you mean 'cpu'/);
-    for (const threads of [0, -1, 1.5, 1000]) await expect(MatMamba2.create({ dModel: 32 }, { threads })).rejects.toMatchObject(code('OPTION'));
+    for (const threads of [0, -1, 1.5, 1000])
+      await expect(MatMamba2.create({ dModel: 32 }, { threads })).rejects.toMatchObject(code('OPTION'));
     await expect(MatMamba2.create({ dModel: 32 }, { blas: '/no/such/library.so' })).rejects.toMatchObject(code('DEVICE'));
   });
 });
@@ -173,10 +203,12 @@ describe('inputs', () => {
 describe('configs', () => {
   test('misspelt keys name the nearest one', async () => {
     await expect(MatMambaLMHeadModel.create({ ...CONFIG, nLayers: 2 } as object)).rejects.toThrow(/did you mean 'nLayer'/);
-    await expect(MatMambaLMHeadModel.create({ ...CONFIG, ssmCfg: { dSate: 2 } as object })).rejects.toThrow(/did you mean 'dState'/);
+    await expect(MatMambaLMHeadModel.create({ ...CONFIG, ssmCfg: { dSate: 2 } as object })).rejects.toThrow(
+      /did you mean 'dState'/,
+    );
     await expect(MatMamba2.create({ dModel: 32, d_state: 8 } as object)).rejects.toThrow(/did you mean 'dState'/);
     await expect(MatMamba2Vision.create({ nClases: 2 } as object)).rejects.toThrow(/did you mean 'nClasses'/);
-    await expect(MatMamba2.create({} as object)).rejects.toMatchObject(code('OPTION'));
+    await expect(MatMamba2.create({})).rejects.toMatchObject(code('OPTION'));
   });
 
   test('values that are not supported', async () => {
@@ -216,7 +248,9 @@ describe('configs', () => {
       await expect(call, JSON.stringify(one)).rejects.toMatchObject(code('CONFIG'));
     }
     for (const one of [{ pool: 'max' as 'cls' }, { imageSize: 20 }, { patchSize: 0 }, { nClasses: 0 }, { normEpsilon: NaN }]) {
-      const call = MatMamba2Vision.create({ dModel: 32, nLayer: 1, patchSize: 8, imageSize: 16, ...one }, OPTIONS).then((model) => model.dispose());
+      const call = MatMamba2Vision.create({ dModel: 32, nLayer: 1, patchSize: 8, imageSize: 16, ...one }, OPTIONS).then((model) =>
+        model.dispose(),
+      );
       await expect(call, JSON.stringify(one)).rejects.toMatchObject(code('CONFIG'));
     }
     await using fine = await MatMambaLMHeadModel.create({ ...CONFIG, ssmCfg: { dState: 8, dSsm: 128, headdim: 64 } }, OPTIONS);
@@ -230,15 +264,25 @@ describe('configs', () => {
     await expect(call).rejects.toMatchObject(code('MEMORY'));
     await expect(call).rejects.toThrow(/bf16.*int8/);
     expect(process.memoryUsage().rss - before).toBeLessThan(64 * 2 ** 20);
-    await expect(MatMambaLMHeadModel.create({ ...large, nLayer: 400 }, { ...OPTIONS, dtype: 'int8' })).rejects.toThrow(/no dtype/);
+    await expect(MatMambaLMHeadModel.create({ ...large, nLayer: 400 }, { ...OPTIONS, dtype: 'int8' })).rejects.toThrow(
+      /no dtype/,
+    );
   });
 });
 
 describe('abort', () => {
   test('before the call', async () => {
     const signal = AbortSignal.abort(new Error('enough'));
-    for (const call of [lm.forward(ids, { signal }), block.forward(x, { signal }), vision.forward(images, { signal }), lm.loss(ids, ids, { signal })]) {
-      const error: unknown = await call.then(() => undefined, (thrown: unknown) => thrown);
+    for (const call of [
+      lm.forward(ids, { signal }),
+      block.forward(x, { signal }),
+      vision.forward(images, { signal }),
+      lm.loss(ids, ids, { signal }),
+    ]) {
+      const error: unknown = await call.then(
+        () => undefined,
+        (thrown: unknown) => thrown,
+      );
       expect(error).toBeInstanceOf(MatMambaError);
       expect(error).toMatchObject({ code: 'ABORTED', cause: signal.reason });
     }
@@ -267,7 +311,10 @@ describe('abort', () => {
     const controller = new AbortController();
     setTimeout(() => controller.abort(), 20);
     const start = performance.now();
-    const call = MatMambaLMHeadModel.create({ dModel: 512, nLayer: 16, vocabSize: 20_000 }, { ...OPTIONS, signal: controller.signal });
+    const call = MatMambaLMHeadModel.create(
+      { dModel: 512, nLayer: 16, vocabSize: 20_000 },
+      { ...OPTIONS, signal: controller.signal },
+    );
     await expect(call).rejects.toMatchObject(code('ABORTED'));
     expect(performance.now() - start).toBeLessThan(3000);
   });
@@ -294,9 +341,9 @@ describe('disposal', () => {
     await expect(model.generate([1]).next()).rejects.toMatchObject(code('DISPOSED'));
     await expect(model.loadStateDict(lm.stateDict())).rejects.toMatchObject(code('DISPOSED'));
     await expect(model.savePretrained('/nowhere')).rejects.toMatchObject(code('DISPOSED'));
-    expect(() => model.stateDict()).toThrow(code('DISPOSED') as Error);
-    expect(() => model.createState()).toThrow(code('DISPOSED') as Error);
-    expect(() => weights['backbone.embedding.weight']!.array).toThrow(code('DISPOSED') as Error);
+    expect(() => model.stateDict()).toThrow(code('DISPOSED'));
+    expect(() => model.createState()).toThrow(code('DISPOSED'));
+    expect(() => weights['backbone.embedding.weight']!.array).toThrow(code('DISPOSED'));
     expect(await logits()).toHaveLength(2 * 12 * 48);
   });
 
@@ -325,7 +372,10 @@ describe('disposal', () => {
 
 describe('the cache of programs', () => {
   test('more shapes than it holds, at once and again', async () => {
-    await using model = await MatMambaLMHeadModel.create({ dModel: 32, nLayer: 6, vocabSize: 16, ssmCfg: { dState: 8 } }, OPTIONS);
+    await using model = await MatMambaLMHeadModel.create(
+      { dModel: 32, nLayer: 6, vocabSize: 16, ssmCfg: { dState: 8 } },
+      OPTIONS,
+    );
     const call = async (i: number): Promise<Float32Array> => {
       const length = 1 + Math.floor(i / 32);
       const options = { mixnmatchDims: 1 + (i % 32), numLastTokens: 1 };
@@ -338,7 +388,10 @@ describe('the cache of programs', () => {
 
   test('profiles name the ops of the model', async () => {
     const seen: string[] = [];
-    await lm.forward(ids, { onProfile: (ops) => seen.push(...ops.map(({ op, scope, ms, flops, bytes }) => `${op} ${scope} ${ms >= 0 && flops >= 0 && bytes > 0}`)) });
+    await lm.forward(ids, {
+      onProfile: (ops) =>
+        seen.push(...ops.map(({ op, scope, ms, flops, bytes }) => `${op} ${scope} ${ms >= 0 && flops >= 0 && bytes > 0}`)),
+    });
     expect(seen).toContain('chunk_scan backbone.layers.1.mixer true');
     expect(seen.every((line) => line.endsWith('true'))).toBe(true);
   });

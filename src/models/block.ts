@@ -61,7 +61,9 @@ export class MatMamba2 extends Model {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
     const { full, shape, parameters } = await orClose(opened, () =>
-      declareBlock(configOf(opened, options.config, (json) => configFromJson(json, BLOCK_CONFIG_DEFAULTS, 'config.json', warn), warn)),
+      declareBlock(
+        configOf(opened, options.config, (json) => configFromJson(json, BLOCK_CONFIG_DEFAULTS, 'config.json', warn), warn),
+      ),
     );
     return new MatMamba2(full, shape, await uploadCheckpoint(opened, parameters, options), parameters);
   }
@@ -93,7 +95,9 @@ export class MatMamba2 extends Model {
       };
       const u = graph.input('x', x.shape, 'f32');
       const { state } = mixerState('block', this.#shape, 0);
-      const y = graph.in('mixer', () => traceMixer(u, this.#shape, dims, weightsOf(graph, this.parameters.declared, ''), sequence, state));
+      const y = graph.in('mixer', () =>
+        traceMixer(u, this.#shape, dims, weightsOf(graph, this.parameters.declared, ''), sequence, state),
+      );
       graph.output('y', y);
     };
     const inputs = { x: data, ...(slots ? { slots, lengths: new Int32Array(batch).fill(length) } : {}) };
@@ -107,7 +111,11 @@ export class MatMamba2 extends Model {
 }
 
 /** Config, shapes and parameters, without weights. @throws OPTION, CONFIG */
-export function declareBlock(config: Partial<MatMamba2Config>): { full: MatMamba2Config; shape: MixerShape; parameters: ParameterSet } {
+export function declareBlock(config: Partial<MatMamba2Config>): {
+  full: MatMamba2Config;
+  shape: MixerShape;
+  parameters: ParameterSet;
+} {
   const full = blockConfig(config);
   const { dModel, ...ssm } = full;
   const shape = mixerShape(dModel, ssm);

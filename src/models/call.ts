@@ -8,7 +8,8 @@ export function floatInput(value: unknown, what: string, expected: string, fits:
   if (!(value instanceof Tensor)) {
     throw new MatMambaError('SHAPE', `${what} is no Tensor`, { hint: 'make one with tensor(new Float32Array(...), [...])' });
   }
-  if (!['f32', 'f64', 'bf16', 'f16'].includes(value.dtype)) throw new MatMambaError('SHAPE', `${what}: expected float32, got ${value.dtype}`);
+  if (!['f32', 'f64', 'bf16', 'f16'].includes(value.dtype))
+    throw new MatMambaError('SHAPE', `${what}: expected float32, got ${value.dtype}`);
   if (!fits(value.shape) || value.shape.includes(0)) {
     throw new MatMambaError('SHAPE', `${what}: expected ${expected}, got ${formatShape(value.shape)}`);
   }
@@ -16,20 +17,33 @@ export function floatInput(value: unknown, what: string, expected: string, fits:
 }
 
 /** Token ids (B, T) as int32, each in [least, vocabulary). @throws SHAPE, TOKEN naming the place */
-export function idInput(value: unknown, vocabulary: number, what = 'ids', least = 0): { ids: Int32Array; batch: number; length: number } {
+export function idInput(
+  value: unknown,
+  vocabulary: number,
+  what = 'ids',
+  least = 0,
+): { ids: Int32Array; batch: number; length: number } {
   if (!(value instanceof Tensor)) {
-    throw new MatMambaError('SHAPE', `${what} is no Tensor`, { hint: 'make one with tensor(Int32Array.from([...]), [batch, length])' });
+    throw new MatMambaError('SHAPE', `${what} is no Tensor`, {
+      hint: 'make one with tensor(Int32Array.from([...]), [batch, length])',
+    });
   }
   const [batch = 0, length = 0] = value.shape;
-  if (value.shape.length !== 2 || batch < 1) throw new MatMambaError('SHAPE', `${what}: expected (B, T), got ${formatShape(value.shape)}`);
+  if (value.shape.length !== 2 || batch < 1)
+    throw new MatMambaError('SHAPE', `${what}: expected (B, T), got ${formatShape(value.shape)}`);
   if (length < 1) throw new MatMambaError('TOKEN', `${what}: the prompt is empty`, { hint: 'give at least one token' });
-  if (['f32', 'f64', 'f16', 'bf16'].includes(value.dtype)) throw new MatMambaError('SHAPE', `${what}: expected int32, got ${value.dtype}`);
+  if (['f32', 'f64', 'f16', 'bf16'].includes(value.dtype))
+    throw new MatMambaError('SHAPE', `${what}: expected int32, got ${value.dtype}`);
   const given = value.array as Int32Array;
   const at = given.findIndex((id) => id < least || id >= vocabulary);
   if (at >= 0) {
-    throw new MatMambaError('TOKEN', `${what}: ${given[at]} at (${Math.floor(at / length)}, ${at % length}) is outside the vocabulary of ${vocabulary}`, {
-      hint: 'is this the tokenizer that the model was trained with?',
-    });
+    throw new MatMambaError(
+      'TOKEN',
+      `${what}: ${given[at]} at (${Math.floor(at / length)}, ${at % length}) is outside the vocabulary of ${vocabulary}`,
+      {
+        hint: 'is this the tokenizer that the model was trained with?',
+      },
+    );
   }
   return { ids: Int32Array.from(given, Number), batch, length };
 }

@@ -177,7 +177,8 @@ export function ssmConfig(given: Partial<SsmConfig>, where = 'ssmCfg'): SsmConfi
 export function blockConfig(given: Partial<MatMamba2Config>): MatMamba2Config {
   refuseUnknownKeys(given, ['dModel', ...Object.keys(SSM_DEFAULTS)], 'MatMamba2 config');
   const { dModel, ...rest } = given;
-  if (dModel === undefined) throw new MatMambaError('OPTION', 'MatMamba2 needs dModel', { hint: 'a multiple of 32, for example 512' });
+  if (dModel === undefined)
+    throw new MatMambaError('OPTION', 'MatMamba2 needs dModel', { hint: 'a multiple of 32, for example 512' });
   checkModelWidth(dModel);
   const ssm = ssmConfig(rest, 'MatMamba2 config');
   checkInnerWidth(ssm, dModel);
@@ -199,18 +200,24 @@ export function visionConfig(given: Partial<MatMamba2VisionConfig>): MatMamba2Vi
   const config = merge(VISION_DEFAULTS, given, 'MatMamba2VisionConfig');
   checkStack(config);
   checkAtLeastOne(config, ['nClasses', 'patchSize', 'imageSize']);
-  if (!(config.normEpsilon >= 0)) throw new MatMambaError('CONFIG', `normEpsilon is ${config.normEpsilon}`, { hint: 'a number of at least 0' });
+  if (!(config.normEpsilon >= 0))
+    throw new MatMambaError('CONFIG', `normEpsilon is ${config.normEpsilon}`, { hint: 'a number of at least 0' });
   if (config.imageSize % config.patchSize !== 0) {
     throw new MatMambaError('CONFIG', `imageSize ${config.imageSize} is no multiple of patchSize ${config.patchSize}`);
   }
   if (config.pool !== 'cls' && config.pool !== 'avg') {
-    throw new MatMambaError('CONFIG', `pool = ${JSON.stringify(config.pool)} is not supported`, { hint: "pool is 'cls' or 'avg'" });
+    throw new MatMambaError('CONFIG', `pool = ${JSON.stringify(config.pool)} is not supported`, {
+      hint: "pool is 'cls' or 'avg'",
+    });
   }
   return config;
 }
 
 /** Vocabulary rounded up as the embedding has it. */
-export function paddedVocabSize({ vocabSize, padVocabSizeMultiple }: Pick<MambaConfig, 'vocabSize' | 'padVocabSizeMultiple'>): number {
+export function paddedVocabSize({
+  vocabSize,
+  padVocabSizeMultiple,
+}: Pick<MambaConfig, 'vocabSize' | 'padVocabSizeMultiple'>): number {
   return Math.ceil(vocabSize / padVocabSizeMultiple) * padVocabSizeMultiple;
 }
 
@@ -218,28 +225,37 @@ function checkStack(config: MambaConfig | MatMamba2VisionConfig): void {
   checkModelWidth(config.dModel);
   checkAtLeastOne(config, ['nLayer']);
   if (!Number.isInteger(config.dIntermediate) || config.dIntermediate < 0) {
-    throw new MatMambaError('CONFIG', `dIntermediate is ${config.dIntermediate}`, { hint: 'a whole number of at least 0; 0: no MLP' });
+    throw new MatMambaError('CONFIG', `dIntermediate is ${config.dIntermediate}`, {
+      hint: 'a whole number of at least 0; 0: no MLP',
+    });
   }
   if (config.attnLayerIdx.length > 0) {
-    throw new MatMambaError('CONFIG', 'attention layers (attnLayerIdx) are not supported', { hint: 'MatMamba nests Mamba-2 layers only' });
+    throw new MatMambaError('CONFIG', 'attention layers (attnLayerIdx) are not supported', {
+      hint: 'MatMamba nests Mamba-2 layers only',
+    });
   }
   checkInnerWidth(ssmConfig(config.ssmCfg), config.dModel);
 }
 
 function checkModelWidth(dModel: number): void {
   if (Number.isInteger(dModel) && dModel > 0 && dModel % 32 === 0) return;
-  throw new MatMambaError('CONFIG', `dModel ${dModel} is no multiple of 32`, { hint: 'a layer has 64 heads of dModel / 32 channels' });
+  throw new MatMambaError('CONFIG', `dModel ${dModel} is no multiple of 32`, {
+    hint: 'a layer has 64 heads of dModel / 32 channels',
+  });
 }
 
 function checkInnerWidth({ dSsm }: SsmConfig, dModel: number): void {
   if (dSsm === null || dSsm === 2 * dModel) return;
-  throw new MatMambaError('CONFIG', `dSsm ${dSsm} is not supported`, { hint: `leave it out, or give 2 * dModel = ${2 * dModel}` });
+  throw new MatMambaError('CONFIG', `dSsm ${dSsm} is not supported`, {
+    hint: `leave it out, or give 2 * dModel = ${2 * dModel}`,
+  });
 }
 
 function checkAtLeastOne<C extends object>(config: C, fields: readonly (keyof C & string)[]): void {
   for (const field of fields) {
     const value = config[field] as number;
-    if (!Number.isInteger(value) || value < 1) throw new MatMambaError('CONFIG', `${field} is ${value}`, { hint: 'a whole number of at least 1' });
+    if (!Number.isInteger(value) || value < 1)
+      throw new MatMambaError('CONFIG', `${field} is ${value}`, { hint: 'a whole number of at least 1' });
   }
 }
 
@@ -271,7 +287,12 @@ function sameKind(model: unknown, value: unknown): boolean {
 }
 
 /** Reads an original `config.json` (or its `ssm_cfg`) into camelCase. */
-export function configFromJson<C extends object>(json: JsonObject, defaults: C, where: string, warn: (message: string) => void): Partial<C> {
+export function configFromJson<C extends object>(
+  json: JsonObject,
+  defaults: C,
+  where: string,
+  warn: (message: string) => void,
+): Partial<C> {
   const config: Record<string, unknown> = {};
   const bySnake = new Map(Object.keys(defaults).map((key) => [snakeKeys.get(key)!, key]));
   for (const [key, value] of Object.entries(json)) {

@@ -16,7 +16,14 @@ describe('descriptions', () => {
   });
 
   test('count narrower layers as smaller mixers', async () => {
-    const config = { dModel: 96, nLayer: 3, vocabSize: 50, tieEmbeddings: false, dIntermediate: 64, ssmCfg: { dState: 16, bias: true, DHasHdim: true } };
+    const config = {
+      dModel: 96,
+      nLayer: 3,
+      vocabSize: 50,
+      tieEmbeddings: false,
+      dIntermediate: 64,
+      ssmCfg: { dState: 16, bias: true, DHasHdim: true },
+    };
     const description = describeModel({ kind: 'language', config });
     await using lm = await MatMambaLMHeadModel.create(config, { threads: 1, blas: 'off' });
     const full = sizeAt(description, 96);
@@ -37,7 +44,10 @@ describe('descriptions', () => {
   test('tell the kind of a config', () => {
     expect(kindOfConfig({ d_model: 64, n_layer: 2, vocab_size: 100 })).toBe('language');
     expect(kindOfConfig({ d_model: 64, n_layer: 2, patch_size: 8 })).toBe('vision');
-    expect(specFromJson({ d_model: 64, d_state: 16 }, 'config.json', () => {})).toEqual({ kind: 'block', config: { dModel: 64, dState: 16 } });
+    expect(specFromJson({ d_model: 64, d_state: 16 }, 'config.json', () => {})).toEqual({
+      kind: 'block',
+      config: { dModel: 64, dState: 16 },
+    });
     expect(() => kindOfConfig({ hidden_size: 3 })).toThrow(/no MatMamba model/);
   });
 });

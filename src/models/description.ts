@@ -88,8 +88,12 @@ export function describeModel(spec: ModelSpec): ModelDescription {
     const { full, shape, parameters } = declareBlock(spec.config);
     return { ...common('block', full, 1, shape, parameters), stateBytes: 4 * mixerState('block', shape, 0).end };
   }
-  const { config, stack, parameters } = spec.kind === 'language' ? declareLanguageModel(spec.config) : declareVisionModel(spec.config);
-  return { ...common(spec.kind, config, stack.nLayer, stack.mixer, parameters), stateBytes: spec.kind === 'language' ? stackState(stack).slotBytes : 0 };
+  const { config, stack, parameters } =
+    spec.kind === 'language' ? declareLanguageModel(spec.config) : declareVisionModel(spec.config);
+  return {
+    ...common(spec.kind, config, stack.nLayer, stack.mixer, parameters),
+    stateBytes: spec.kind === 'language' ? stackState(stack).slotBytes : 0,
+  };
 }
 
 function common(
@@ -117,14 +121,20 @@ export function hasLevel(level: number, dModel: number): boolean {
  * with fewer heads would have. int8 counts a float32 scale a row.
  * @throws WIDTH
  */
-export function sizeAt({ kind, parameters, mixer, dModel, nLayer }: ModelDescription, dims: number | readonly number[]): SizeReport {
+export function sizeAt(
+  { kind, parameters, mixer, dModel, nLayer }: ModelDescription,
+  dims: number | readonly number[],
+): SizeReport {
   const widths = typeof dims === 'number' ? Array.from({ length: nLayer }, () => dims) : dims;
   if (widths.length !== nLayer) {
-    throw new MatMambaError('WIDTH', `${widths.length} widths for ${nLayer} layers`, { hint: 'give one number, or one per layer' });
+    throw new MatMambaError('WIDTH', `${widths.length} widths for ${nLayer} layers`, {
+      hint: 'give one number, or one per layer',
+    });
   }
   for (const [i, width] of widths.entries()) checkDims(width, dModel, `layer ${i}`);
   const declared = [...parameters.declared.values()];
-  const layer = (width: number): ParameterDeclaration[] => mixerParameters('', { ...mixer, E: 2 * width, H: (2 * width) / mixer.P }, 1, zeroBiases);
+  const layer = (width: number): ParameterDeclaration[] =>
+    mixerParameters('', { ...mixer, E: 2 * width, H: (2 * width) / mixer.P }, 1, zeroBiases);
   const full = layer(dModel);
   const sum = (measure: (parameter: ParameterDeclaration) => number): number => {
     const total = (list: readonly ParameterDeclaration[]): number => list.reduce((n, parameter) => n + measure(parameter), 0);
@@ -132,12 +142,18 @@ export function sizeAt({ kind, parameters, mixer, dModel, nLayer }: ModelDescrip
     return widths.reduce((n, width) => n - whole + total(layer(width)), total(declared));
   };
   const count = sum(({ shape }) => sizeOf(shape));
-  const outside = kind === 'language' ? declared.filter(({ name }) => name.endsWith('embedding.weight') || name === 'lm_head.weight') : [];
+  const outside =
+    kind === 'language' ? declared.filter(({ name }) => name.endsWith('embedding.weight') || name === 'lm_head.weight') : [];
   return {
     dims: widths,
     parameters: count,
     bodyParameters: count - outside.reduce((n, { shape }) => n + sizeOf(shape), 0),
-    bytes: { f32: sum((p) => bytesIn(p, 'f32')), bf16: sum((p) => bytesIn(p, 'bf16')), f16: sum((p) => bytesIn(p, 'f16')), int8: sum((p) => bytesIn(p, 'int8')) },
+    bytes: {
+      f32: sum((p) => bytesIn(p, 'f32')),
+      bf16: sum((p) => bytesIn(p, 'bf16')),
+      f16: sum((p) => bytesIn(p, 'f16')),
+      int8: sum((p) => bytesIn(p, 'int8')),
+    },
   };
 }
 

@@ -29,7 +29,10 @@ describe('reduced weights', () => {
       expect(reduced.memory().weightBytes).toBeLessThan(0.65 * full.memory().weightBytes);
       for (const mrlLevel of LEVELS) {
         const expected = (await full.forward(ids, { mrlLevel })).logits.toFloat32();
-        expect(relativeError((await reduced.forward(ids, { mrlLevel })).logits.toFloat32(), expected), `level ${mrlLevel}`).toBeLessThan(tolerance);
+        expect(
+          relativeError((await reduced.forward(ids, { mrlLevel })).logits.toFloat32(), expected),
+          `level ${mrlLevel}`,
+        ).toBeLessThan(tolerance);
         const [a, b] = [await full.loss(ids, targets, { mrlLevel }), await reduced.loss(ids, targets, { mrlLevel })];
         expect(Math.abs(mean(a.toFloat32()) - mean(b.toFloat32())), `loss at level ${mrlLevel}`).toBeLessThan(2e-2);
         await using state = reduced.createState({ batch: 2 });
@@ -77,10 +80,14 @@ describe('repetition', () => {
     await using vision = await MatMamba2Vision.create(VISION, { threads, blas: 'off', seed: 9 });
     const results = [];
     for (const mrlLevel of LEVELS) {
-      results.push((await lm.forward(ids, { mrlLevel })).logits.toFloat32(), (await vision.forward(images, { mrlLevel })).toFloat32());
+      results.push(
+        (await lm.forward(ids, { mrlLevel })).logits.toFloat32(),
+        (await vision.forward(images, { mrlLevel })).toFloat32(),
+      );
       results.push((await lm.loss(ids, targets, { mrlLevel })).toFloat32());
       await using state = lm.createState({ batch: 2 });
-      for (const id of [3, 4]) results.push((await lm.forward(tensor(Int32Array.of(id, id), [2, 1]), { state, mrlLevel })).logits.toFloat32());
+      for (const id of [3, 4])
+        results.push((await lm.forward(tensor(Int32Array.of(id, id), [2, 1]), { state, mrlLevel })).logits.toFloat32());
     }
     return results;
   }
@@ -91,7 +98,8 @@ describe('repetition', () => {
     for (const threads of [2, 3]) {
       const many = await outputs(threads);
       expect(await outputs(threads)).toEqual(many);
-      for (const [i, values] of many.entries()) expect(relativeError(values, one[i]!), `threads ${threads}, output ${i}`).toBeLessThan(1e-5);
+      for (const [i, values] of many.entries())
+        expect(relativeError(values, one[i]!), `threads ${threads}, output ${i}`).toBeLessThan(1e-5);
     }
   });
 
@@ -99,7 +107,8 @@ describe('repetition', () => {
     await using lm = await MatMambaLMHeadModel.create(LM, { threads: 2, seed: 9 });
     const generated = async (seed: number): Promise<number[]> => {
       const all = [];
-      for await (const { ids: some } of lm.generate([1, 2, 3], { maxNewTokens: 20, ignoreEnd: true, seed, mrlLevel: 2 })) all.push(...some);
+      for await (const { ids: some } of lm.generate([1, 2, 3], { maxNewTokens: 20, ignoreEnd: true, seed, mrlLevel: 2 }))
+        all.push(...some);
       return all;
     };
     const [a, b, c] = [await generated(1), await generated(1), await generated(2)];
@@ -124,8 +133,14 @@ describe('repetition', () => {
     for (const dtype of ['f32', 'bf16', 'f16', 'int8'] as const) {
       const run = async (dirty: boolean): Promise<Float32Array[]> => {
         if (dirty) soil(keeper);
-        await using lm = await MatMambaLMHeadModel.create({ ...LM, vocabSize: 39, dIntermediate: 50, ssmCfg: { dState: 8, DHasHdim: true, bias: true } }, { threads: 2, dtype });
-        await using vision = await MatMamba2Vision.create({ ...VISION, dModel: 96, nClasses: 3, patchSize: 5, imageSize: 15, pool: 'avg' }, { threads: 2, dtype });
+        await using lm = await MatMambaLMHeadModel.create(
+          { ...LM, vocabSize: 39, dIntermediate: 50, ssmCfg: { dState: 8, DHasHdim: true, bias: true } },
+          { threads: 2, dtype },
+        );
+        await using vision = await MatMamba2Vision.create(
+          { ...VISION, dModel: 96, nClasses: 3, patchSize: 5, imageSize: 15, pool: 'avg' },
+          { threads: 2, dtype },
+        );
         const results: Float32Array[] = [];
         const prompt = (T: number): Tensor => tensor(randomIds(3 * T, 39, T), [3, T]);
         await using state = lm.createState({ batch: 3 });

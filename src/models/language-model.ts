@@ -10,7 +10,15 @@ import { Tensor } from '../tensor/tensor.ts';
 import { type GenerateOptions, type GeneratedPiece, type Tokenizer, defaultTokenizerFor, generate } from '../text/index.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { idInput } from './call.ts';
-import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, mambaConfig, paddedVocabSize, ssmConfig } from './config.ts';
+import {
+  MAMBA_DEFAULTS,
+  type MambaConfig,
+  configFromJson,
+  configToJson,
+  mambaConfig,
+  paddedVocabSize,
+  ssmConfig,
+} from './config.ts';
 import { loadFolderTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
 import { type OpenModel, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { type MixerState, mixerShape } from './mixer.ts';
@@ -89,7 +97,9 @@ export class MatMambaLMHeadModel extends Model {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
     const { declared, trimmed } = await orClose(opened, () => {
-      const declared = declareLanguageModel(configOf(opened, options.config, (json) => configFromJson(json, MAMBA_DEFAULTS, 'config.json', warn), warn));
+      const declared = declareLanguageModel(
+        configOf(opened, options.config, (json) => configFromJson(json, MAMBA_DEFAULTS, 'config.json', warn), warn),
+      );
       return { declared, trimmed: { ...opened, checkpoint: trimVocabulary(opened, paddedVocabSize(declared.config), warn) } };
     });
     const model = new MatMambaLMHeadModel(declared, await uploadCheckpoint(trimmed, declared.parameters, options));
@@ -125,7 +135,9 @@ export class MatMambaLMHeadModel extends Model {
     const lengths = checkLengths(options, batch, length);
     const count = options.numLastTokens ?? 'all';
     if (count !== 'all' && (!Number.isInteger(count) || count < 1 || count > length)) {
-      throw new MatMambaError('OPTION', `numLastTokens is ${count} for ${length} tokens`, { hint: `a whole number from 1 to ${length}` });
+      throw new MatMambaError('OPTION', `numLastTokens is ${count} for ${length} tokens`, {
+        hint: `a whole number from 1 to ${length}`,
+      });
     }
     const dims = this.#widths(options);
     const step = Math.max(1, Math.floor(MAX_PROGRAM_TOKENS / batch));
@@ -141,7 +153,11 @@ export class MatMambaLMHeadModel extends Model {
    * The logits never exist whole.
    * @throws SHAPE, TOKEN, WIDTH, OPTION, DISPOSED, ABORTED
    */
-  async loss(ids: Tensor, targets: Tensor, options: WidthOptions & CallOptions & { readonly state?: ModelState | undefined } = {}): Promise<Tensor> {
+  async loss(
+    ids: Tensor,
+    targets: Tensor,
+    options: WidthOptions & CallOptions & { readonly state?: ModelState | undefined } = {},
+  ): Promise<Tensor> {
     refuseUnknownKeys(options, [...WIDTH_OPTION_KEYS, ...CALL_OPTION_KEYS, 'state'], 'loss');
     const { ids: data, batch, length } = idInput(ids, this.vocabSize);
     const { ids: goals, ...goalShape } = idInput(targets, this.vocabSize, 'targets', -1);
@@ -156,7 +172,10 @@ export class MatMambaLMHeadModel extends Model {
    * Continues a prompt (text, or ids) and yields text as it becomes whole.
    * @throws TOKEN, OPTION, WIDTH, WEIGHTS, DISPOSED, ABORTED at the first piece
    */
-  async *generate(prompt: string | ArrayLike<number>, options: GenerateOptions = {}): AsyncGenerator<GeneratedPiece, void, undefined> {
+  async *generate(
+    prompt: string | ArrayLike<number>,
+    options: GenerateOptions = {},
+  ): AsyncGenerator<GeneratedPiece, void, undefined> {
     const dims = this.#widths(options);
     const tokenizer = options.tokenizer ?? (await this.#tokenizerFor(prompt));
     const state = this.createState();
@@ -202,7 +221,12 @@ export class MatMambaLMHeadModel extends Model {
   }
 
   #widths(options: WidthOptions): number[] {
-    return resolveWidths(options, this.backbone.layers.map(({ mixer }) => mixer), this.config.dModel, (i) => `backbone.layers.${i}.mixer`);
+    return resolveWidths(
+      options,
+      this.backbone.layers.map(({ mixer }) => mixer),
+      this.config.dModel,
+      (i) => `backbone.layers.${i}.mixer`,
+    );
   }
 
   /** One micro-batch of training; see `TrainableModel`. */
@@ -249,7 +273,12 @@ export class MatMambaLMHeadModel extends Model {
       const isWanted = ends.some((end) => Math.max(0, end - wanted) < first + size && Math.max(0, end - 1) >= first);
       const rows = count === 'all' ? size : Math.min(count, size);
       const head: Head = isWanted ? { kind: 'logits', count: count === 'all' ? count : rows } : { kind: 'none' };
-      pieces.push({ first, rows, real, run: this.#run(piece, batch, size, dims, head, { ...options, state }, lengths ? { lengths: real } : {}) });
+      pieces.push({
+        first,
+        rows,
+        real,
+        run: this.#run(piece, batch, size, dims, head, { ...options, state }, lengths ? { lengths: real } : {}),
+      });
     }
     own?.dispose();
     const parts = await Promise.all(pieces.map(({ run }) => run));
@@ -280,13 +309,35 @@ export class MatMambaLMHeadModel extends Model {
     throwIfAborted(options.signal);
     const slots = options.state?.slotsFor(this, batch);
     const lengths = more.lengths ?? (slots ? new Int32Array(batch).fill(length) : undefined);
-    const key = [head.kind, head.kind === 'logits' ? head.count : '', batch, length, slots !== undefined, lengths !== undefined, dims].join('/');
-    const trace = (graph: Graph): void => this.#trace(graph, batch, length, dims, head, slots !== undefined, lengths !== undefined);
-    const inputs = { ids, ...(slots ? { slots } : {}), ...(lengths ? { lengths } : {}), ...(more.targets ? { targets: more.targets } : {}) };
+    const key = [
+      head.kind,
+      head.kind === 'logits' ? head.count : '',
+      batch,
+      length,
+      slots !== undefined,
+      lengths !== undefined,
+      dims,
+    ].join('/');
+    const trace = (graph: Graph): void =>
+      this.#trace(graph, batch, length, dims, head, slots !== undefined, lengths !== undefined);
+    const inputs = {
+      ids,
+      ...(slots ? { slots } : {}),
+      ...(lengths ? { lengths } : {}),
+      ...(more.targets ? { targets: more.targets } : {}),
+    };
     return this.runtime.run(key, trace, inputs, options);
   }
 
-  #trace(graph: Graph, batch: number, length: number, dims: readonly number[], head: Head, carried: boolean, ragged: boolean): void {
+  #trace(
+    graph: Graph,
+    batch: number,
+    length: number,
+    dims: readonly number[],
+    head: Head,
+    carried: boolean,
+    ragged: boolean,
+  ): void {
     const { declared } = this.parameters;
     const table = graph.parameter(declared.get(EMBEDDING)!);
     const ids = graph.input('ids', [batch, length], 'i32');
@@ -304,7 +355,7 @@ export class MatMambaLMHeadModel extends Model {
         return;
       }
       const everyRow = head.count === 'all' || (head.count === length && !lengths);
-      const rows: Sym = everyRow ? y : lastRows({ x: y, lengths }, { count: head.count as number }).y;
+      const rows: Sym = everyRow ? y : lastRows({ x: y, lengths }, { count: head.count }).y;
       graph.output('y', linear({ x: rows, weight }, { segments: [{ start: 0, count: this.vocabSize }] }).y);
     });
   }
@@ -325,7 +376,11 @@ export function declareLanguageModel(given: Partial<MambaConfig>): Declared {
   };
   const table = matrix(EMBEDDING, V, config.dModel, normal(0.02));
   const head = config.tieEmbeddings ? [] : [matrix(HEAD, V, config.dModel, linearInit(config.dModel))];
-  return { config, stack, parameters: parameterSet([table, ...stackParameters(stack), ...head], config.tieEmbeddings ? { [HEAD]: EMBEDDING } : {}) };
+  return {
+    config,
+    stack,
+    parameters: parameterSet([table, ...stackParameters(stack), ...head], config.tieEmbeddings ? { [HEAD]: EMBEDDING } : {}),
+  };
 }
 
 /** Cuts an embedding that was trained with more rows than the vocabulary has (trainers pad it) down to it. */
@@ -336,18 +391,29 @@ export function trimVocabulary({ folder, checkpoint }: OpenModel, V: number, war
     const [rows = 0, columns = 0] = entry?.shape ?? [];
     if (!entry || rows <= V) continue;
     warn(`${folder}: ${name} has ${rows} rows, of which the first ${V} are used`);
-    entries.set(name, { ...entry, shape: [V, columns], byteLength: (entry.byteLength / rows) * V, read: (...range) => entry.read(...range) });
+    entries.set(name, {
+      ...entry,
+      shape: [V, columns],
+      byteLength: (entry.byteLength / rows) * V,
+      read: (...range) => entry.read(...range),
+    });
   }
   return { ...checkpoint, entries, close: () => checkpoint.close() };
 }
 
 /** @throws OPTION naming the sequence */
-function checkLengths({ lengths, state, numLastTokens = 1 }: LMForwardOptions, batch: number, length: number): Int32Array | undefined {
+function checkLengths(
+  { lengths, state, numLastTokens = 1 }: LMForwardOptions,
+  batch: number,
+  length: number,
+): Int32Array | undefined {
   if (!lengths) return undefined;
   if (lengths.length !== batch) throw new MatMambaError('SHAPE', `lengths: expected ${batch}, got ${lengths.length}`);
   const least = state ? 0 : Math.max(1, Math.min(numLastTokens, length));
   const checked = Int32Array.from(lengths);
   const bad = checked.findIndex((n, i) => n !== lengths[i] || n < least || n > length);
   if (bad < 0) return checked;
-  throw new MatMambaError('OPTION', `lengths[${bad}] is ${lengths[bad]} for ${length} tokens`, { hint: `a whole number from ${least} to ${length}` });
+  throw new MatMambaError('OPTION', `lengths[${bad}] is ${lengths[bad]} for ${length} tokens`, {
+    hint: `a whole number from ${least} to ${length}`,
+  });
 }

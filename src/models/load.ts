@@ -1,6 +1,15 @@
 /** From a folder or hub id to an open checkpoint and the config beside it. */
 
-import { type Checkpoint, type JsonObject, type ResolveModelOptions, type TensorEntry, isJsonObject, openCheckpoint, parsePythonJsonBytes, resolveModel } from '../checkpoint/index.ts';
+import {
+  type Checkpoint,
+  type JsonObject,
+  type ResolveModelOptions,
+  type TensorEntry,
+  isJsonObject,
+  openCheckpoint,
+  parsePythonJsonBytes,
+  resolveModel,
+} from '../checkpoint/index.ts';
 import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
 import type { ParameterSet } from './model.ts';
 import { type LoadProgress, MODEL_OPTION_KEYS, type ModelOptions, ModelRuntime } from './runtime.ts';
@@ -102,7 +111,12 @@ export async function uploadCheckpoint(
 ): Promise<ModelRuntime> {
   try {
     const entries = modelEntries(checkpoint, parameters, folder);
-    return await ModelRuntime.open(parameters.declared.values(), options, checkpointWeights(entries, options.signal), options.progressCallback);
+    return await ModelRuntime.open(
+      parameters.declared.values(),
+      options,
+      checkpointWeights(entries, options.signal),
+      options.progressCallback,
+    );
   } finally {
     await checkpoint.close();
   }
@@ -117,5 +131,7 @@ export function configOf<C>(
 ): Partial<C> {
   if (given) return given;
   if (json) return fromJson(json, warn);
-  throw new MatMambaError('CONFIG', `${folder} has no config.json`, { hint: 'give the config, or a preset, of the model that was trained' });
+  throw new MatMambaError('CONFIG', `${folder} has no config.json`, {
+    hint: 'give the config, or a preset, of the model that was trained',
+  });
 }

@@ -7,7 +7,18 @@
 import { type Graph, type Segment, type StateSpec, type Sym, segmentColumns } from '../graph/graph.ts';
 import { chunkScan, conv1dSilu, dropout, gatedNorm, gatedSilu, linear } from '../ops/index.ts';
 import type { SsmConfig } from './config.ts';
-import { type Initialiser, type ParameterDeclaration, dtBiasInit, linearInit, logUniform, matrix, ones, uniform, vector, zeros } from './parameters.ts';
+import {
+  type Initialiser,
+  type ParameterDeclaration,
+  dtBiasInit,
+  linearInit,
+  logUniform,
+  matrix,
+  ones,
+  uniform,
+  vector,
+  zeros,
+} from './parameters.ts';
 
 /** The sizes of a mixer, by the letters of the design. */
 export interface MixerShape {
@@ -60,7 +71,12 @@ export function layerWidth({ E, P, N }: MixerShape, dims: number): LayerWidth {
 }
 
 /** Parameters of a mixer under `prefix`; `outScale` divides out_proj's initial weight, `biases` starts the biases. */
-export function mixerParameters(prefix: string, shape: MixerShape, outScale: number, biases: (fanIn: number) => Initialiser): ParameterDeclaration[] {
+export function mixerParameters(
+  prefix: string,
+  shape: MixerShape,
+  outScale: number,
+  biases: (fanIn: number) => Initialiser,
+): ParameterDeclaration[] {
   const { D, E, P, H, N, taps, config } = shape;
   const rows = 2 * E + 2 * N + H;
   const channels = E + 2 * N;
@@ -146,7 +162,10 @@ export function traceMixer(
     return seed && rate > 0 ? dropout({ x, seed }, { rate, stream: stream + at, length }).y : x;
   };
 
-  const rows = dropped(linear({ x: u, weight: w('in_proj.weight'), bias: weights('in_proj.bias') }, { segments: projected }).y, 0);
+  const rows = dropped(
+    linear({ x: u, weight: w('in_proj.weight'), bias: weights('in_proj.bias') }, { segments: projected }).y,
+    0,
+  );
   const [z, xBC, , , dt] = segmentColumns(projected).columns as [number, number, number, number, number];
   const convolution = { x: rows.columns(xBC, dt - xBC), weight: w('conv1d.weight'), bias: weights('conv1d.bias') };
   const { y: mixed } = conv1dSilu({ ...convolution, ...carried(state?.conv) }, { segments: convolved, batch, length });

@@ -1,7 +1,15 @@
 /** What block, language model and vision model have in common: weights in and out, saving, memory, disposal. */
 
 import { type Capabilities, type WeightStorage, tensorDType } from '../backends/backend.ts';
-import { type CheckpointFormat, type JsonObject, PIECE_BYTES, type TensorToSave, formatPythonJson, saveTensors, writeFileAtomic } from '../checkpoint/index.ts';
+import {
+  type CheckpointFormat,
+  type JsonObject,
+  PIECE_BYTES,
+  type TensorToSave,
+  formatPythonJson,
+  saveTensors,
+  writeFileAtomic,
+} from '../checkpoint/index.ts';
 import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
 import { bytesOf, fromFloat32 } from '../tensor/dtype.ts';
 import { Tensor, sizeOf } from '../tensor/tensor.ts';
@@ -21,7 +29,10 @@ export interface ParameterSet {
   readonly aliases: ReadonlyMap<string, string>;
 }
 
-export function parameterSet(declarations: readonly ParameterDeclaration[], aliases: Readonly<Record<string, string>> = {}): ParameterSet {
+export function parameterSet(
+  declarations: readonly ParameterDeclaration[],
+  aliases: Readonly<Record<string, string>> = {},
+): ParameterSet {
   return { declared: new Map(declarations.map((one) => [one.name, one])), aliases: new Map(Object.entries(aliases)) };
 }
 
@@ -118,7 +129,10 @@ export abstract class Model implements AsyncDisposable {
       const { dtype, shape } = tensors.find((tensor) => tensor.name === name)!;
       tensors.push({ name: alias, dtype, shape, aliasOf: name, chunks: () => [] });
     }
-    const metadata = { format: 'pt', ...(this.dtype === 'int8' && format === 'safetensors' ? { quantisation: 'int8 symmetric, one scale per row' } : {}) };
+    const metadata = {
+      format: 'pt',
+      ...(this.dtype === 'int8' && format === 'safetensors' ? { quantisation: 'int8 symmetric, one scale per row' } : {}),
+    };
     await saveTensors(folder, format, tensors, { metadata, ...(signal ? { signal } : {}) });
     await writeFileAtomic(`${folder}/config.json`, `${formatPythonJson(this.configJson(), 4)}\n`);
     await this.saveCompanions(folder);
@@ -141,7 +155,10 @@ export abstract class Model implements AsyncDisposable {
     const rows = shape[0]!;
     const columns = sizeOf(shape.slice(1));
     /** Pieces of the rows, so that saving a model does not hold it twice. */
-    function* pieces(rowBytes: number, read: (first: number, count: number) => ArrayBufferView<ArrayBuffer>): Iterable<Uint8Array> {
+    function* pieces(
+      rowBytes: number,
+      read: (first: number, count: number) => ArrayBufferView<ArrayBuffer>,
+    ): Iterable<Uint8Array> {
       const piece = Math.max(1, Math.floor(PIECE_BYTES / rowBytes));
       for (let first = 0; first < rows; first += piece) {
         const part = read(first, Math.min(piece, rows - first));
@@ -158,7 +175,8 @@ export abstract class Model implements AsyncDisposable {
       ];
     }
     const dtype = tensorDType(weight.storage);
-    const values = (first: number, count: number) => fromFloat32(dtype, weight.read(first, count)) as ArrayBufferView<ArrayBuffer>;
+    const values = (first: number, count: number) =>
+      fromFloat32(dtype, weight.read(first, count)) as ArrayBufferView<ArrayBuffer>;
     return [{ name, dtype, shape, chunks: () => pieces(bytesOf(dtype) * columns, values) }];
   }
 }

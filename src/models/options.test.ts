@@ -1,9 +1,24 @@
 /** Every option of every model, at many widths, against the float64 model of test/support. */
 
 import { describe, expect, test } from 'vitest';
-import { perturbed, randomFloats, randomIds, referenceBlock, referenceLogits, referenceVision } from '../../test/support/reference-model.ts';
+import {
+  perturbed,
+  randomFloats,
+  randomIds,
+  referenceBlock,
+  referenceLogits,
+  referenceVision,
+} from '../../test/support/reference-model.ts';
 import { relativeError } from '../../test/support/run-case.ts';
-import { MatMamba2, MatMamba2Vision, MatMambaLMHeadModel, type MatMamba2Config, type SsmConfig, tensor, widthStep } from '../index.ts';
+import {
+  MatMamba2,
+  MatMamba2Vision,
+  MatMambaLMHeadModel,
+  type MatMamba2Config,
+  type SsmConfig,
+  tensor,
+  widthStep,
+} from '../index.ts';
 import { SSM_DEFAULTS } from './config.ts';
 
 const TOLERANCE = 2e-5;
@@ -44,7 +59,10 @@ describe('block', () => {
           const x = tensor(randomFloats(2 * length * dModel, length), [2, length, dModel]);
           for (const dims of widthsOf(dModel)) {
             const y = await block.forward(x, { mixnmatchDims: dims });
-            expect(relativeError(y.toFloat32(), referenceBlock(weights, config, x, dims)), `D ${dModel}, T ${length}, dims ${dims}`).toBeLessThan(TOLERANCE);
+            expect(
+              relativeError(y.toFloat32(), referenceBlock(weights, config, x, dims)),
+              `D ${dModel}, T ${length}, dims ${dims}`,
+            ).toBeLessThan(TOLERANCE);
           }
         }
       }
@@ -68,18 +86,33 @@ describe('language model', () => {
   const variants = {
     'untied, LayerNorm': { tieEmbeddings: false, rmsNorm: false },
     'tied, MLP': { dIntermediate: 70 },
-    'untied, MLP, LayerNorm, everything': { tieEmbeddings: false, rmsNorm: false, dIntermediate: 200, ssmCfg: { dState: 5, bias: true, DHasHdim: true, rmsnorm: false, dConv: 2 } },
-    'norm_before_gate, dt_limit': { ssmCfg: { dState: 16, normBeforeGate: true, dtLimit: [0.01, 0.1] as const, convBias: false } },
+    'untied, MLP, LayerNorm, everything': {
+      tieEmbeddings: false,
+      rmsNorm: false,
+      dIntermediate: 200,
+      ssmCfg: { dState: 5, bias: true, DHasHdim: true, rmsnorm: false, dConv: 2 },
+    },
+    'norm_before_gate, dt_limit': {
+      ssmCfg: { dState: 16, normBeforeGate: true, dtLimit: [0.01, 0.1] as const, convBias: false },
+    },
     'padded vocabulary': { vocabSize: 57, padVocabSizeMultiple: 16, fusedAddNorm: false, residualInFp32: false },
   };
   for (const [name, variant] of Object.entries(variants)) {
     test(name, async () => {
-      await using lm = await MatMambaLMHeadModel.create({ dModel: 64, nLayer: 2, vocabSize: 61, ssmCfg: { dState: 16 }, ...variant }, OPTIONS);
+      await using lm = await MatMambaLMHeadModel.create(
+        { dModel: 64, nLayer: 2, vocabSize: 61, ssmCfg: { dState: 16 }, ...variant },
+        OPTIONS,
+      );
       const weights = perturbed(lm.stateDict(), 11);
       await lm.loadStateDict(weights);
       const ssm = { ...SSM_DEFAULTS, ...lm.config.ssmCfg };
       const ids = tensor(randomIds(2 * 19, 57, 5), [2, 19]);
-      for (const dims of [[64, 64], [8, 8], [33, 2], [1, 64]]) {
+      for (const dims of [
+        [64, 64],
+        [8, 8],
+        [33, 2],
+        [1, 64],
+      ]) {
         const { logits } = await lm.forward(ids, { mixnmatchDims: dims });
         expect(logits.shape).toEqual([2, 19, lm.vocabSize]);
         const expected = referenceLogits(weights, lm.config, ssm, ids, dims);
@@ -112,7 +145,12 @@ describe('vision model', () => {
     'class token': {},
     'mean of the patches': { pool: 'avg' as const },
     'RMSNorm, MLP': { rmsNorm: true, dIntermediate: 100 },
-    'LayerNorm, MLP, mean, everything': { dIntermediate: 256, pool: 'avg' as const, normEpsilon: 1e-3, ssmCfg: { dState: 5, bias: true, rmsnorm: false, dConv: 3 } },
+    'LayerNorm, MLP, mean, everything': {
+      dIntermediate: 256,
+      pool: 'avg' as const,
+      normEpsilon: 1e-3,
+      ssmCfg: { dState: 5, bias: true, rmsnorm: false, dConv: 3 },
+    },
     'patch size 7': { patchSize: 7, imageSize: 21, nClasses: 3, fusedAddNorm: true, residualInFp32: true },
     'one patch': { patchSize: 8, imageSize: 8 },
   };
@@ -125,7 +163,11 @@ describe('vision model', () => {
       const S = vision.config.imageSize;
       const images = tensor(randomFloats(2 * 3 * S * S, 17), [2, 3, S, S]);
       const ssm = { ...SSM_DEFAULTS, ...vision.config.ssmCfg };
-      for (const dims of [[64, 64], [16, 16], [5, 40]]) {
+      for (const dims of [
+        [64, 64],
+        [16, 16],
+        [5, 40],
+      ]) {
         const expected = referenceVision(weights, vision.config, ssm, images, dims);
         const { logits, features } = await vision.forward(images, { mixnmatchDims: dims, returnFeatures: true });
         expect(relativeError(logits.toFloat32(), expected.logits), `dims ${dims.join()}`).toBeLessThan(TOLERANCE);

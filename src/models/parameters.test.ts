@@ -23,7 +23,8 @@ const uniformCdf =
 /** Abramowitz & Stegun 7.1.26, good to 1.5e-7. */
 function normalCdf(x: number): number {
   const t = 1 / (1 + (0.3275911 * Math.abs(x)) / Math.SQRT2);
-  const tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * Math.exp((-x * x) / 2);
+  const tail =
+    t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * Math.exp((-x * x) / 2);
   return x < 0 ? tail / 2 : 1 - tail / 2;
 }
 
@@ -33,10 +34,16 @@ function expectUniform(value: Tensor | undefined, bound: number, what: string): 
   expect(kolmogorovSmirnov(floats, uniformCdf(-bound, bound)), what).toBeLessThan(1);
 }
 function expectNormal(value: Tensor | undefined, deviation: number, what: string): void {
-  expect(kolmogorovSmirnov(value!.toFloat32(), (x) => normalCdf(x / deviation)), what).toBeLessThan(1);
+  expect(
+    kolmogorovSmirnov(value!.toFloat32(), (x) => normalCdf(x / deviation)),
+    what,
+  ).toBeLessThan(1);
 }
 function expectAll(value: Tensor | undefined, constant: number, what: string): void {
-  expect(value!.toFloat32().every((x) => x === constant), what).toBe(true);
+  expect(
+    value!.toFloat32().every((x) => x === constant),
+    what,
+  ).toBe(true);
 }
 
 /** The mixers' own parameters; H = 64 values of A_log and dt_bias in each. */
@@ -60,7 +67,9 @@ function checkMixers(mixers: readonly Record<string, Tensor>[], D: number, outBo
 }
 
 function under(weights: Record<string, Tensor>, prefix: string): Record<string, Tensor> {
-  return Object.fromEntries(Object.entries(weights).flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])));
+  return Object.fromEntries(
+    Object.entries(weights).flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])),
+  );
 }
 function mixersOf(weights: Record<string, Tensor>, prefix: string, nLayer: number): Record<string, Tensor>[] {
   return Array.from({ length: nLayer }, (_, i) => under(weights, `${prefix}layers.${i}.mixer.`));
@@ -119,7 +128,17 @@ describe('initial weights', () => {
 
   test('the config changes what it says it changes', async () => {
     await using block = await MatMamba2.create(
-      { dModel: 64, dState: 8, convInit: 0.05, dConv: 3, AInitRange: [2, 3], dtMin: 0.01, dtMax: 0.02, dtInitFloor: 0.015, DHasHdim: true },
+      {
+        dModel: 64,
+        dState: 8,
+        convInit: 0.05,
+        dConv: 3,
+        AInitRange: [2, 3],
+        dtMin: 0.01,
+        dtMax: 0.02,
+        dtInitFloor: 0.015,
+        DHasHdim: true,
+      },
       OPTIONS,
     );
     const weights = block.stateDict();
@@ -141,7 +160,12 @@ describe('initial weights', () => {
     await using b = await make(3);
     await using c = await make(4);
     await using big = await make(2 ** 32 + 3);
-    const [wa, wb, wc, wBig] = [a, b, c, big].map((lm) => lm.stateDict()) as [Record<string, Tensor>, Record<string, Tensor>, Record<string, Tensor>, Record<string, Tensor>];
+    const [wa, wb, wc, wBig] = [a, b, c, big].map((lm) => lm.stateDict()) as [
+      Record<string, Tensor>,
+      Record<string, Tensor>,
+      Record<string, Tensor>,
+      Record<string, Tensor>,
+    ];
     for (const [name, value] of Object.entries(wa)) {
       expect(wb[name]!.toFloat32(), name).toEqual(value.toFloat32());
       if (/proj|conv1d|A_log|dt_bias|embedding/.test(name)) {

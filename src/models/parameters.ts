@@ -53,7 +53,10 @@ export function vector(name: string, shape: readonly number[], init: Initialiser
 }
 
 /** Draws rows of a parameter in order; the stream depends on the seed and the parameter's name alone. */
-export function initialRows({ name, shape, init }: ParameterDeclaration, seed: number): (first: number, count: number) => Float32Array {
+export function initialRows(
+  { name, shape, init }: ParameterDeclaration,
+  seed: number,
+): (first: number, count: number) => Float32Array {
   const random = new Random(seed, name);
   const columns = sizeOf(shape.slice(1));
   let next = 0;

@@ -3,7 +3,18 @@
  * length). The cache is bounded by bytes and drops what was used longest ago.
  */
 
-import { type Arena, type Backend, type DeviceWeight, type OpProfile, type Program, type ProgramInputs, type WeightSource, type WeightStorage, WEIGHT_DTYPES, storageFor } from '../backends/backend.ts';
+import {
+  type Arena,
+  type Backend,
+  type DeviceWeight,
+  type OpProfile,
+  type Program,
+  type ProgramInputs,
+  type WeightSource,
+  type WeightStorage,
+  WEIGHT_DTYPES,
+  storageFor,
+} from '../backends/backend.ts';
 import { type DeviceOptions, acquireBackend } from '../backends/open.ts';
 import { MatMambaError, nearestWord } from '../errors.ts';
 import { Graph, type ParameterSpec } from '../graph/graph.ts';
@@ -66,7 +77,9 @@ export class ModelRuntime {
     const dtype = options.dtype ?? 'f32';
     if (!WEIGHT_DTYPES.includes(dtype)) {
       const near = nearestWord(String(dtype), WEIGHT_DTYPES);
-      throw new MatMambaError('OPTION', `there is no dtype '${String(dtype)}'`, { hint: near ? `did you mean '${near}'?` : `dtypes: ${WEIGHT_DTYPES.join(', ')}` });
+      throw new MatMambaError('OPTION', `there is no dtype '${String(dtype)}'`, {
+        hint: near ? `did you mean '${near}'?` : `dtypes: ${WEIGHT_DTYPES.join(', ')}`,
+      });
     }
     const all = [...parameters];
     const { backend, release } = await acquireBackend(options);
@@ -82,7 +95,10 @@ export class ModelRuntime {
   }
 
   /** Overwrites weights; runs that were asked for before see the old ones, later runs the new. */
-  async replace(parameters: readonly ParameterDeclaration[], sourceOf: (parameter: ParameterDeclaration) => WeightSource): Promise<void> {
+  async replace(
+    parameters: readonly ParameterDeclaration[],
+    sourceOf: (parameter: ParameterDeclaration) => WeightSource,
+  ): Promise<void> {
     this.checkOpen();
     await Promise.all(parameters.map((parameter) => this.weight(parameter.name).write(sourceOf(parameter))));
   }
@@ -92,7 +108,12 @@ export class ModelRuntime {
    * whatever the caller asks for next (a snapshot, a disposal) comes after it.
    * @throws DISPOSED, ABORTED, MEMORY, DEVICE
    */
-  async run(key: string, trace: (graph: Graph) => void, inputs: ProgramInputs, options: CallOptions): Promise<Record<string, Float32Array>> {
+  async run(
+    key: string,
+    trace: (graph: Graph) => void,
+    inputs: ProgramInputs,
+    options: CallOptions,
+  ): Promise<Record<string, Float32Array>> {
     this.checkOpen();
     const program = this.#programs.get(key)?.program ?? this.#compile(trace);
     this.#remember(key, program);
@@ -102,7 +123,9 @@ export class ModelRuntime {
   /** Adds zeroed buffers that programs find as parameters of these names. @throws MEMORY; then none stays behind */
   async allocate(specs: readonly ParameterSpec[]): Promise<void> {
     this.checkOpen();
-    const zeros = (spec: ParameterSpec): WeightSource => ({ rows: (_, count) => new Float32Array(count * sizeOf(spec.shape.slice(1))) });
+    const zeros = (spec: ParameterSpec): WeightSource => ({
+      rows: (_, count) => new Float32Array(count * sizeOf(spec.shape.slice(1))),
+    });
     try {
       for (const spec of specs) this.#weights.set(spec.name, await this.backend.upload(spec, 'f32', zeros(spec)));
     } catch (error) {
@@ -165,12 +188,17 @@ export class ModelRuntime {
 
   #checkRoom(parameters: readonly ParameterDeclaration[]): void {
     const { memoryLimitBytes } = this.backend.capabilities();
-    const needed = (dtype: WeightStorage): number => parameters.reduce((sum, spec) => sum + sizeOf(spec.shape) * elementBytes(storageFor(spec, dtype)), 0);
+    const needed = (dtype: WeightStorage): number =>
+      parameters.reduce((sum, spec) => sum + sizeOf(spec.shape) * elementBytes(storageFor(spec, dtype)), 0);
     if (needed(this.dtype) <= memoryLimitBytes) return;
     const fitting = WEIGHT_DTYPES.filter((dtype) => needed(dtype) < 0.9 * memoryLimitBytes);
-    throw new MatMambaError('MEMORY', `weights in ${this.dtype} take ${gigabytes(needed(this.dtype))}, the ${this.backend.name} backend holds ${gigabytes(memoryLimitBytes)}`, {
-      hint: fitting.length > 0 ? `load with dtype ${fitting.join(' or ')}` : 'no dtype makes this model small enough',
-    });
+    throw new MatMambaError(
+      'MEMORY',
+      `weights in ${this.dtype} take ${gigabytes(needed(this.dtype))}, the ${this.backend.name} backend holds ${gigabytes(memoryLimitBytes)}`,
+      {
+        hint: fitting.length > 0 ? `load with dtype ${fitting.join(' or ')}` : 'no dtype makes this model small enough',
+      },
+    );
   }
 
   async #upload(

@@ -24,7 +24,10 @@ describe('state dicts', () => {
     await using source = await MatMambaLMHeadModel.create({ ...CONFIG, tieEmbeddings: false, dIntermediate: 100 }, OPTIONS);
     const weights = perturbed(source.stateDict(), 2);
     for (const dtype of DTYPES) {
-      await using lm = await MatMambaLMHeadModel.create({ ...CONFIG, tieEmbeddings: false, dIntermediate: 100 }, { ...OPTIONS, dtype });
+      await using lm = await MatMambaLMHeadModel.create(
+        { ...CONFIG, tieEmbeddings: false, dIntermediate: 100 },
+        { ...OPTIONS, dtype },
+      );
       await lm.loadStateDict(weights);
       expect(lm.dtype).toBe(dtype);
       for (const [name, value] of Object.entries(lm.stateDict())) {
@@ -32,7 +35,8 @@ describe('state dicts', () => {
         const isMatrix = /(_proj|embedding|lm_head|fc1|fc2)\.weight$/.test(name);
         expect(value.shape, name).toEqual(weights[name]!.shape);
         if (!isMatrix || dtype === 'f32') expect([value.dtype, value.array], name).toEqual(['f32', floats]);
-        else if (dtype === 'bf16') expect([value.dtype, value.array], name).toEqual(['bf16', Uint16Array.from(floats, floatToBf16)]);
+        else if (dtype === 'bf16')
+          expect([value.dtype, value.array], name).toEqual(['bf16', Uint16Array.from(floats, floatToBf16)]);
         else if (dtype === 'f16') expect([value.dtype, value.array], name).toEqual(['f16', Uint16Array.from(floats, floatToF16)]);
         else expectInt8(value, floats, name);
       }
@@ -54,7 +58,14 @@ describe('state dicts', () => {
     await using other = await MatMambaLMHeadModel.create(CONFIG, { ...OPTIONS, seed: 5 });
     const [old, fresh] = [await logits(lm), await logits(other)];
     const otherWeights = other.stateDict();
-    const calls = [logits(lm), logits(lm, 4), lm.loadStateDict(otherWeights), logits(lm), logits(lm, 2), lm.loadStateDict(perturbed(otherWeights, 1))] as const;
+    const calls = [
+      logits(lm),
+      logits(lm, 4),
+      lm.loadStateDict(otherWeights),
+      logits(lm),
+      logits(lm, 2),
+      lm.loadStateDict(perturbed(otherWeights, 1)),
+    ] as const;
     expect(await calls[0]).toEqual(old);
     expect(await calls[3]).toEqual(fresh);
     await Promise.all(calls);
@@ -113,7 +124,8 @@ function expectInt8(value: Tensor, floats: Float32Array, name: string): void {
     const source = floats.subarray(row * columns, (row + 1) * columns);
     const largest = Math.max(...source.map(Math.abs));
     for (const [i, x] of source.entries()) {
-      if (Math.abs(mine[row * columns + i]! - x) > (largest / 127) * 0.5001) throw new Error(`${name} (${row}, ${i}): ${x} became ${mine[row * columns + i]}`);
+      if (Math.abs(mine[row * columns + i]! - x) > (largest / 127) * 0.5001)
+        throw new Error(`${name} (${row}, ${i}): ${x} became ${mine[row * columns + i]}`);
     }
   }
 }
@@ -124,7 +136,10 @@ describe('savePretrained and fromPretrained', () => {
       test(`${dtype}, ${format}`, async () => {
         await withFolder(async (folder) => {
           for (const tieEmbeddings of [true, false]) {
-            await using lm = await MatMambaLMHeadModel.create({ ...CONFIG, tieEmbeddings, ssmCfg: { dState: 16, dtLimit: [0.01, Infinity] } }, { ...OPTIONS, dtype });
+            await using lm = await MatMambaLMHeadModel.create(
+              { ...CONFIG, tieEmbeddings, ssmCfg: { dState: 16, dtLimit: [0.01, Infinity] } },
+              { ...OPTIONS, dtype },
+            );
             const target = `${folder}/${tieEmbeddings}`;
             await lm.savePretrained(target, { format });
             await using again = await MatMambaLMHeadModel.fromPretrained(target, { ...OPTIONS, dtype });
@@ -137,7 +152,8 @@ describe('savePretrained and fromPretrained', () => {
             if (exact) expect(await logits(again, 2)).toEqual(await logits(lm, 2));
             // And into another dtype.
             await using wide = await MatMambaLMHeadModel.fromPretrained(target, OPTIONS);
-            for (const [name, value] of Object.entries(lm.stateDict())) expect(wide.stateDict()[name]!.toFloat32(), name).toEqual(value.toFloat32());
+            for (const [name, value] of Object.entries(lm.stateDict()))
+              expect(wide.stateDict()[name]!.toFloat32(), name).toEqual(value.toFloat32());
           }
         });
       });
@@ -146,12 +162,26 @@ describe('savePretrained and fromPretrained', () => {
 
   test('block and vision model', async () => {
     await withFolder(async (folder) => {
-      await using block = await MatMamba2.create({ dModel: 96, dState: 16, bias: true, DHasHdim: true, dConv: 3, normBeforeGate: true }, { ...OPTIONS, seed: 8 });
+      await using block = await MatMamba2.create(
+        { dModel: 96, dState: 16, bias: true, DHasHdim: true, dConv: 3, normBeforeGate: true },
+        { ...OPTIONS, seed: 8 },
+      );
       await block.savePretrained(`${folder}/block`);
       await using sameBlock = await MatMamba2.fromPretrained(`${folder}/block`, OPTIONS);
       const x = tensor(randomFloats(7 * 96, 1), [1, 7, 96]);
-      expect((await sameBlock.forward(x, { mrlLevel: 8 })).toFloat32()).toEqual((await block.forward(x, { mrlLevel: 8 })).toFloat32());
-      const config = { dModel: 32, nLayer: 2, nClasses: 3, patchSize: 8, imageSize: 16, dIntermediate: 64, pool: 'avg' as const, ssmCfg: { dState: 8 } };
+      expect((await sameBlock.forward(x, { mrlLevel: 8 })).toFloat32()).toEqual(
+        (await block.forward(x, { mrlLevel: 8 })).toFloat32(),
+      );
+      const config = {
+        dModel: 32,
+        nLayer: 2,
+        nClasses: 3,
+        patchSize: 8,
+        imageSize: 16,
+        dIntermediate: 64,
+        pool: 'avg' as const,
+        ssmCfg: { dState: 8 },
+      };
       await using vision = await MatMamba2Vision.create(config, { ...OPTIONS, seed: 8 });
       await vision.savePretrained(`${folder}/vision`, { format: 'pytorch' });
       await using sameVision = await MatMamba2Vision.fromPretrained(`${folder}/vision`, OPTIONS);
@@ -166,7 +196,10 @@ describe('savePretrained and fromPretrained', () => {
       const lm = await MatMambaLMHeadModel.create(CONFIG, OPTIONS);
       const saving = lm.savePretrained(folder);
       const disposal = lm.dispose();
-      const outcome = await saving.then(() => 'saved', (error: unknown) => (error as { code: string }).code);
+      const outcome = await saving.then(
+        () => 'saved',
+        (error: unknown) => (error as { code: string }).code,
+      );
       await disposal;
       expect(['saved', 'DISPOSED']).toContain(outcome);
       if (outcome === 'DISPOSED') return;
@@ -185,19 +218,34 @@ async function savedWith(
   await using lm = await MatMambaLMHeadModel.create(CONFIG, OPTIONS);
   await lm.savePretrained(folder);
   const tensors = Object.entries(change(lm.stateDict()));
-  await saveTensors(folder, 'safetensors', tensors.map(([name, { dtype, shape, bytes }]) => ({ name, dtype, shape, chunks: () => bytes })), { metadata: {} });
-  const config = JSON.parse((await readFile(`${folder}/config.json`, 'utf8')).replaceAll('Infinity', '1e999')) as Record<string, unknown>;
+  await saveTensors(
+    folder,
+    'safetensors',
+    tensors.map(([name, { dtype, shape, bytes }]) => ({ name, dtype, shape, chunks: () => bytes })),
+    { metadata: {} },
+  );
+  const config = JSON.parse((await readFile(`${folder}/config.json`, 'utf8')).replaceAll('Infinity', '1e999')) as Record<
+    string,
+    unknown
+  >;
   await writeFile(`${folder}/config.json`, JSON.stringify(json(config)));
 }
 const same = (tensors: Record<string, Tensor>): Record<string, Tensor> => tensors;
-const load = (folder: string, onWarning?: (message: string) => void): Promise<MatMambaLMHeadModel> => MatMambaLMHeadModel.fromPretrained(folder, { ...OPTIONS, onWarning });
+const load = (folder: string, onWarning?: (message: string) => void): Promise<MatMambaLMHeadModel> =>
+  MatMambaLMHeadModel.fromPretrained(folder, { ...OPTIONS, onWarning });
 
 describe('files from outside', () => {
   test('weights that are not finite are named', async () => {
     await withFolder(async (folder) => {
       await savedWith(folder, (tensors) => {
         const name = 'backbone.layers.0.mixer.A_log';
-        return { ...tensors, [name]: tensor(tensors[name]!.toFloat32().map((x, i) => (i === 63 ? NaN : x)), [64]) };
+        return {
+          ...tensors,
+          [name]: tensor(
+            tensors[name]!.toFloat32().map((x, i) => (i === 63 ? NaN : x)),
+            [64],
+          ),
+        };
       });
       await expect(load(folder)).rejects.toThrow(/layers\.0\.mixer\.A_log holds NaN at element 63/);
     });
@@ -212,8 +260,13 @@ describe('files from outside', () => {
         await using lm = await load(folder);
         expect(await logits(lm), `without ${name}`).toEqual(expected);
       }
-      const longer = (value: Tensor): Tensor => tensor(Float32Array.of(...value.toFloat32(), ...new Float32Array(16 * 64)), [64, 64]);
-      await savedWith(folder, (tensors) => ({ ...tensors, 'backbone.embedding.weight': longer(tensors['backbone.embedding.weight']!), 'lm_head.weight': longer(tensors['lm_head.weight']!) }));
+      const longer = (value: Tensor): Tensor =>
+        tensor(Float32Array.of(...value.toFloat32(), ...new Float32Array(16 * 64)), [64, 64]);
+      await savedWith(folder, (tensors) => ({
+        ...tensors,
+        'backbone.embedding.weight': longer(tensors['backbone.embedding.weight']!),
+        'lm_head.weight': longer(tensors['lm_head.weight']!),
+      }));
       const warnings: string[] = [];
       await using cut = await load(folder, (message) => warnings.push(message));
       expect(await logits(cut)).toEqual(expected);
@@ -225,11 +278,16 @@ describe('files from outside', () => {
     await withFolder(async (folder) => {
       await savedWith(folder, (tensors) => ({ ...tensors, 'backbone.layers.2.norm.weight': tensor(new Float32Array(64)) }));
       await expect(load(folder)).rejects.toMatchObject(code('WEIGHTS'));
-      await savedWith(folder, (tensors) => Object.fromEntries(Object.entries(tensors).filter(([name]) => name !== 'backbone.norm_f.weight')));
+      await savedWith(folder, (tensors) =>
+        Object.fromEntries(Object.entries(tensors).filter(([name]) => name !== 'backbone.norm_f.weight')),
+      );
       await expect(load(folder)).rejects.toThrow(/lacks backbone\.norm_f\.weight/);
       await savedWith(folder, same, (config) => ({ ...config, d_model: 128 }));
       await expect(load(folder)).rejects.toMatchObject(code('SHAPE'));
-      await savedWith(folder, (tensors) => ({ ...tensors, 'backbone.layers.0.mixer.in_proj.weight': new Tensor(new Int8Array(352 * 64), [352, 64], 'i8') }));
+      await savedWith(folder, (tensors) => ({
+        ...tensors,
+        'backbone.layers.0.mixer.in_proj.weight': new Tensor(new Int8Array(352 * 64), [352, 64], 'i8'),
+      }));
       await expect(load(folder)).rejects.toThrow(/is int8 and needs .*_scale/);
     });
   });
@@ -244,17 +302,36 @@ describe('files from outside', () => {
         return undefined;
       };
       await expect(attempt(({ n_layer, ...rest }) => ({ ...rest, n_layers: n_layer }))).rejects.toThrow(/did you mean 'n_layer'/);
-      await expect(attempt((config) => ({ ...config, ssm_cfg: { d_sate: 16 } }))).rejects.toThrow(/ssm_cfg.*did you mean 'd_state'/s);
-      await attempt((config) => ({ ...config, trained_by: 'someone', architectures: ['x'], ssm_cfg: { d_state: 16, layer: 'Mamba2' } }));
+      await expect(attempt((config) => ({ ...config, ssm_cfg: { d_sate: 16 } }))).rejects.toThrow(
+        /ssm_cfg.*did you mean 'd_state'/s,
+      );
+      await attempt((config) => ({
+        ...config,
+        trained_by: 'someone',
+        architectures: ['x'],
+        ssm_cfg: { d_state: 16, layer: 'Mamba2' },
+      }));
       expect(warnings.join()).toMatch(/trained_by.*architectures/);
-      for (const wrong of [{ ssm_cfg: { d_state: 16, ngroups: 2 } }, { ssm_cfg: { d_state: 16, expand: 4 } }, { attn_layer_idx: [0] }, { d_model: 100 }, { n_layer: 'two' }, { ssm_cfg: 3 }]) {
-        await expect(attempt((config) => ({ ...config, ...wrong })), JSON.stringify(wrong)).rejects.toMatchObject(code('CONFIG'));
+      for (const wrong of [
+        { ssm_cfg: { d_state: 16, ngroups: 2 } },
+        { ssm_cfg: { d_state: 16, expand: 4 } },
+        { attn_layer_idx: [0] },
+        { d_model: 100 },
+        { n_layer: 'two' },
+        { ssm_cfg: 3 },
+      ]) {
+        await expect(
+          attempt((config) => ({ ...config, ...wrong })),
+          JSON.stringify(wrong),
+        ).rejects.toMatchObject(code('CONFIG'));
       }
       await writeFile(`${folder}/config.json`, '{"d_model": ');
       await expect(load(folder)).rejects.toMatchObject({ code: expect.stringMatching(/FORMAT|CONFIG/) });
       await writeFile(`${folder}/config.json`, '[1]');
       await expect(load(folder)).rejects.toMatchObject(code('FORMAT'));
-      await expect(MatMambaLMHeadModel.fromPretrained(folder, { ...OPTIONS, revison: 'x' } as object)).rejects.toThrow(/did you mean 'revision'/);
+      await expect(MatMambaLMHeadModel.fromPretrained(folder, { ...OPTIONS, revison: 'x' } as object)).rejects.toThrow(
+        /did you mean 'revision'/,
+      );
     });
   });
 
@@ -262,7 +339,11 @@ describe('files from outside', () => {
     await withFolder(async (folder) => {
       await savedWith(folder, same);
       const controller = new AbortController();
-      const call = MatMambaLMHeadModel.fromPretrained(folder, { ...OPTIONS, signal: controller.signal, progressCallback: () => controller.abort() });
+      const call = MatMambaLMHeadModel.fromPretrained(folder, {
+        ...OPTIONS,
+        signal: controller.signal,
+        progressCallback: () => controller.abort(),
+      });
       await expect(call).rejects.toMatchObject(code('ABORTED'));
     });
   });
@@ -276,7 +357,8 @@ describe('files from outside', () => {
         dtype: 'f32' as const,
         shape,
         *chunks() {
-          for (let left = 4 * sizeOf(shape); left > 0; left -= piece.length) yield piece.subarray(0, Math.min(left, piece.length));
+          for (let left = 4 * sizeOf(shape); left > 0; left -= piece.length)
+            yield piece.subarray(0, Math.min(left, piece.length));
         },
       }));
       await saveTensors(folder, 'safetensors', tensors, { metadata: {} });
@@ -284,7 +366,11 @@ describe('files from outside', () => {
       globalThis.gc?.();
       const before = process.memoryUsage().rss;
       let peak = before;
-      await using lm = await MatMambaLMHeadModel.fromPretrained(folder, { threads: 1, config, progressCallback: () => (peak = Math.max(peak, process.memoryUsage().rss)) });
+      await using lm = await MatMambaLMHeadModel.fromPretrained(folder, {
+        threads: 1,
+        config,
+        progressCallback: () => (peak = Math.max(peak, process.memoryUsage().rss)),
+      });
       peak = Math.max(peak, process.memoryUsage().rss);
       const { weightBytes } = lm.memory();
       expect(weightBytes).toBeGreaterThan(180 * 2 ** 20);

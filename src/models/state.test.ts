@@ -2,7 +2,15 @@
 
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type ReferenceState, emptyState, perturbed, randomFloats, randomIds, referenceBlock, referenceLogits } from '../../test/support/reference-model.ts';
+import {
+  type ReferenceState,
+  emptyState,
+  perturbed,
+  randomFloats,
+  randomIds,
+  referenceBlock,
+  referenceLogits,
+} from '../../test/support/reference-model.ts';
 import { relativeError } from '../../test/support/run-case.ts';
 import { MatMamba2, MatMambaLMHeadModel, type ModelState, type Tensor, tensor } from '../index.ts';
 import { SSM_DEFAULTS } from './config.ts';
@@ -33,7 +41,13 @@ function columns(ids: Int32Array, batch: number, from: number, to: number): Tens
 }
 
 /** Feeds pieces one after the other and puts the logits together. */
-async function inPieces(lm: MatMambaLMHeadModel, ids: Int32Array, batch: number, cuts: readonly number[], width: object): Promise<Float32Array> {
+async function inPieces(
+  lm: MatMambaLMHeadModel,
+  ids: Int32Array,
+  batch: number,
+  cuts: readonly number[],
+  width: object,
+): Promise<Float32Array> {
   await using state = lm.createState({ batch });
   const length = ids.length / batch;
   const all = new Float32Array(ids.length * V);
@@ -51,7 +65,9 @@ async function inPieces(lm: MatMambaLMHeadModel, ids: Int32Array, batch: number,
 describe('prefill', () => {
   const widths = fc.oneof(
     fc.constantFrom(1, 2, 4, 8).map((mrlLevel) => () => ({ mrlLevel })),
-    fc.array(fc.integer({ min: 1, max: 32 }), { minLength: 2, maxLength: 2 }).map((heads) => (dModel: number) => ({ mixnmatchDims: heads.map((n) => (n * dModel) / 32) })),
+    fc
+      .array(fc.integer({ min: 1, max: 32 }), { minLength: 2, maxLength: 2 })
+      .map((heads) => (dModel: number) => ({ mixnmatchDims: heads.map((n) => (n * dModel) / 32) })),
   );
   test('in random pieces with carried state equals one shot', async () => {
     const property = fc.asyncProperty(
@@ -62,7 +78,9 @@ describe('prefill', () => {
       async (dModel, widthOf, length, places) => {
         const lm = models.get(dModel)!;
         const width = widthOf(dModel);
-        const cuts = [...new Set(places.map((place) => Math.round(place * length)))].filter((cut) => cut > 0 && cut < length).sort((a, b) => a - b);
+        const cuts = [...new Set(places.map((place) => Math.round(place * length)))]
+          .filter((cut) => cut > 0 && cut < length)
+          .sort((a, b) => a - b);
         const ids = randomIds(2 * length, V, length);
         const { logits } = await lm.forward(tensor(ids, [2, length]), width);
         expect(relativeError(await inPieces(lm, ids, 2, cuts, width), logits.toFloat32())).toBeLessThan(TOLERANCE);
@@ -75,9 +93,18 @@ describe('prefill', () => {
     for (const [dModel, lm] of models) {
       const ids = randomIds(2 * 21, V, dModel);
       const every = Array.from({ length: 20 }, (_, i) => i + 1);
-      for (const width of [{}, { mrlLevel: 2 }, { mrlLevel: 4 }, { mrlLevel: 8 }, { mixnmatchDims: [(3 * dModel) / 32, dModel / 32] }]) {
+      for (const width of [
+        {},
+        { mrlLevel: 2 },
+        { mrlLevel: 4 },
+        { mrlLevel: 8 },
+        { mixnmatchDims: [(3 * dModel) / 32, dModel / 32] },
+      ]) {
         const { logits } = await lm.forward(tensor(ids, [2, 21]), width);
-        expect(relativeError(await inPieces(lm, ids, 2, every, width), logits.toFloat32()), `D ${dModel} ${JSON.stringify(width)}`).toBeLessThan(TOLERANCE);
+        expect(
+          relativeError(await inPieces(lm, ids, 2, every, width), logits.toFloat32()),
+          `D ${dModel} ${JSON.stringify(width)}`,
+        ).toBeLessThan(TOLERANCE);
       }
     }
   });
@@ -96,7 +123,8 @@ describe('prefill', () => {
     const ragged = await lm.forward(tensor(ids, [2, length]), { mrlLevel: 2, numLastTokens: count, lengths: ends });
     const inPlace = await lm.forward(tensor(ids, [2, length]), { mrlLevel: 2, lengths: ends });
     for (const b of [0, 1]) {
-      const rows = (end: number, n: number): Float32Array => expected.subarray((b * length + end - n) * V, (b * length + end) * V);
+      const rows = (end: number, n: number): Float32Array =>
+        expected.subarray((b * length + end - n) * V, (b * length + end) * V);
       const part = (got: Tensor, n: number, of: number): Float32Array => got.toFloat32().subarray(b * of * V, (b * of + n) * V);
       expect(relativeError(part(last.logits, count, count), rows(length, count))).toBeLessThan(TOLERANCE);
       expect(relativeError(part(ragged.logits, count, count), rows(ends[b]!, count))).toBeLessThan(TOLERANCE);
@@ -114,10 +142,19 @@ describe('changing the width in the middle of a text', () => {
     await using state = lm.createState();
     const states: ReferenceState[][] = [[emptyState(96, ssm), emptyState(96, ssm)]];
     let from = 0;
-    for (const [to, dims] of [[7, [96, 96]], [8, [12, 12]], [19, [48, 3]], [20, [96, 6]], [30, [96, 96]]] as const) {
+    for (const [to, dims] of [
+      [7, [96, 96]],
+      [8, [12, 12]],
+      [19, [48, 3]],
+      [20, [96, 6]],
+      [30, [96, 96]],
+    ] as const) {
       const piece = columns(ids, 1, from, to);
       const { logits } = await lm.forward(piece, { state, mixnmatchDims: dims });
-      expect(relativeError(logits.toFloat32(), referenceLogits(weights, lm.config, ssm, piece, dims, states)), `${from} to ${to}`).toBeLessThan(2e-5);
+      expect(
+        relativeError(logits.toFloat32(), referenceLogits(weights, lm.config, ssm, piece, dims, states)),
+        `${from} to ${to}`,
+      ).toBeLessThan(2e-5);
       from = to;
     }
   });
@@ -129,7 +166,13 @@ describe('changing the width in the middle of a text', () => {
     await block.loadStateDict(weights);
     await using state = block.createState({ batch: 2 });
     const states = [emptyState(64, config), emptyState(64, config)];
-    for (const [length, dims] of [[5, 64], [1, 4], [2, 33], [40, 17], [1, 64]] as const) {
+    for (const [length, dims] of [
+      [5, 64],
+      [1, 4],
+      [2, 33],
+      [40, 17],
+      [1, 64],
+    ] as const) {
       const x = tensor(randomFloats(2 * length * 64, length), [2, length, 64]);
       const y = await block.forward(x, { state, mixnmatchDims: dims });
       expect(relativeError(y.toFloat32(), referenceBlock(weights, config, x, dims, states)), `dims ${dims}`).toBeLessThan(2e-5);
@@ -139,7 +182,12 @@ describe('changing the width in the middle of a text', () => {
 
 describe('ragged batches', () => {
   /** Logits of the last tokens of each prompt alone. */
-  async function alone(lm: MatMambaLMHeadModel, prompts: readonly Int32Array[], count: number, width: object): Promise<Float32Array[]> {
+  async function alone(
+    lm: MatMambaLMHeadModel,
+    prompts: readonly Int32Array[],
+    count: number,
+    width: object,
+  ): Promise<Float32Array[]> {
     const results = [];
     for (const prompt of prompts) {
       const { logits } = await lm.forward(tensor(prompt, [1, prompt.length]), { ...width, numLastTokens: count });
@@ -179,7 +227,12 @@ describe('ragged batches', () => {
     const prompts = [17, 30, 6].map((n, i) => randomIds(n, V, 7 + i));
     await using state = lm.createState({ batch: 3 });
     const fed = [0, 0, 0];
-    for (const step of [[3, 0, 6], [0, 20, 0], [13, 9, 0], [1, 1, 0]]) {
+    for (const step of [
+      [3, 0, 6],
+      [0, 20, 0],
+      [13, 9, 0],
+      [1, 1, 0],
+    ]) {
       const pieces = step.map((n, b) => prompts[b]!.subarray(fed[b], fed[b]! + n));
       const length = Math.max(...step);
       const { logits } = await lm.forward(padded(pieces, length), { state, lengths: step, numLastTokens: 1 });
@@ -188,7 +241,10 @@ describe('ragged batches', () => {
         if (n === 0) continue;
         const so = prompts[b]!.subarray(0, fed[b]);
         const { logits: expected } = await lm.forward(tensor(so.slice(), [1, so.length]), { numLastTokens: 1 });
-        expect(relativeError(logits.toFloat32().subarray(b * V, (b + 1) * V), expected.toFloat32()), `sequence ${b}`).toBeLessThan(TOLERANCE);
+        expect(
+          relativeError(logits.toFloat32().subarray(b * V, (b + 1) * V), expected.toFloat32()),
+          `sequence ${b}`,
+        ).toBeLessThan(TOLERANCE);
       }
     }
     expect(fed).toEqual([17, 30, 6]);
@@ -215,7 +271,8 @@ describe('ragged batches', () => {
     }
     await expect(lm.forward(ids, { lengths: [4, 0] })).rejects.toMatchObject({ code: 'OPTION' });
     await expect(lm.forward(ids, { lengths: [4, 1], numLastTokens: 2 })).rejects.toMatchObject({ code: 'OPTION' });
-    for (const numLastTokens of [0, 5, 1.5, NaN]) await expect(lm.forward(ids, { numLastTokens })).rejects.toMatchObject({ code: 'OPTION' });
+    for (const numLastTokens of [0, 5, 1.5, NaN])
+      await expect(lm.forward(ids, { numLastTokens })).rejects.toMatchObject({ code: 'OPTION' });
   });
 });
 
@@ -286,7 +343,8 @@ describe('snapshots', () => {
     await expect(lm.forward(one, { state: gone })).rejects.toMatchObject({ code: 'DISPOSED' });
     await expect(gone.snapshot()).rejects.toMatchObject({ code: 'DISPOSED' });
     await expect(gone.reset()).rejects.toMatchObject({ code: 'DISPOSED' });
-    for (const batch of [0, -1, 1.5, NaN]) expect(() => lm.createState({ batch })).toThrow(expect.objectContaining({ code: 'OPTION' }));
+    for (const batch of [0, -1, 1.5, NaN])
+      expect(() => lm.createState({ batch })).toThrow(expect.objectContaining({ code: 'OPTION' }));
     expect(() => lm.createState({ bach: 2 } as object)).toThrow(/did you mean 'batch'/);
   });
 

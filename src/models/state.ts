@@ -44,7 +44,8 @@ export class ModelState implements AsyncDisposable {
   /** Slot indices for a program of `owner` and `batch` sequences. @throws DISPOSED, SHAPE */
   slotsFor(owner: object, batch: number): Int32Array {
     this.#check();
-    if (owner !== this.#owner) throw new MatMambaError('OPTION', 'this state belongs to another model', { hint: 'make one with createState()' });
+    if (owner !== this.#owner)
+      throw new MatMambaError('OPTION', 'this state belongs to another model', { hint: 'make one with createState()' });
     if (batch !== this.batch) throw new MatMambaError('SHAPE', `state: expected a batch of ${this.batch}, got ${batch}`);
     return Int32Array.from(this.#slots, ({ index }) => index);
   }
@@ -60,7 +61,10 @@ export class ModelState implements AsyncDisposable {
     this.#check();
     const { slots } = snapshot instanceof Promise ? await snapshot : snapshot;
     if (slots.length !== this.batch || slots.some(({ byteLength }) => byteLength !== this.slotBytes)) {
-      throw new MatMambaError('SHAPE', `snapshot: expected ${this.batch} slots of ${this.slotBytes} bytes, got ${slots.length} of ${slots[0]?.byteLength ?? 0}`);
+      throw new MatMambaError(
+        'SHAPE',
+        `snapshot: expected ${this.batch} slots of ${this.slotBytes} bytes, got ${slots.length} of ${slots[0]?.byteLength ?? 0}`,
+      );
     }
     await Promise.all(this.#slots.map((slot, i) => slot.write(slots[i]!)));
   }

@@ -59,16 +59,24 @@ export class MatMamba2Vision extends Model {
    * A model from a folder, a weights file, or a hub id.
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
-  static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MatMamba2VisionConfig> = {}): Promise<MatMamba2Vision> {
+  static async fromPretrained(
+    idOrFolder: string,
+    options: PretrainedOptions<MatMamba2VisionConfig> = {},
+  ): Promise<MatMamba2Vision> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
     const declared = await orClose(opened, () =>
-      declareVisionModel(configOf(opened, options.config, (json) => configFromJson(json, VISION_DEFAULTS, 'config.json', warn), warn)),
+      declareVisionModel(
+        configOf(opened, options.config, (json) => configFromJson(json, VISION_DEFAULTS, 'config.json', warn), warn),
+      ),
     );
     return new MatMamba2Vision(declared, await uploadCheckpoint(opened, declared.parameters, options));
   }
 
-  forward(images: Tensor, options: VisionForwardOptions & { readonly returnFeatures: true }): Promise<{ logits: Tensor; features: Tensor }>;
+  forward(
+    images: Tensor,
+    options: VisionForwardOptions & { readonly returnFeatures: true },
+  ): Promise<{ logits: Tensor; features: Tensor }>;
   forward(images: Tensor, options?: VisionForwardOptions & { readonly returnFeatures?: false | undefined }): Promise<Tensor>;
   /**
    * images: float32 (B, 3, S, S), normalised -> scores (B, nClasses); with `returnFeatures` { logits, features (B, D) }.
@@ -81,7 +89,12 @@ export class MatMamba2Vision extends Model {
     const fits = ([, c, h, w, ...more]: readonly number[]): boolean => c === CHANNELS && h === S && w === S && more.length === 0;
     const data = floatInput(images, 'images', `(B, 3, ${S}, ${S})`, fits);
     const batch = images.shape[0]!;
-    const dims = resolveWidths(options, this.layers.map(({ mixer }) => mixer), dModel, (i) => `layers.${i}.mixer`);
+    const dims = resolveWidths(
+      options,
+      this.layers.map(({ mixer }) => mixer),
+      dModel,
+      (i) => `layers.${i}.mixer`,
+    );
     const trace = (graph: Graph): void => this.#trace(graph, batch, dims);
     const { logits, features } = await this.runtime.run(`${batch}/${dims.join()}`, trace, { images: data }, options);
     const scores = new Tensor(logits!, [batch, nClasses], 'f32');
@@ -109,7 +122,12 @@ export class MatMamba2Vision extends Model {
     traceBackward(graph, logits, dLogits, recompute);
   }
 
-  #traceScores(graph: Graph, batch: number, dims: readonly number[], training: TrainingInputs | undefined): { features: Sym; logits: Sym } {
+  #traceScores(
+    graph: Graph,
+    batch: number,
+    dims: readonly number[],
+    training: TrainingInputs | undefined,
+  ): { features: Sym; logits: Sym } {
     const { imageSize: S, patchSize, nClasses, dModel, pool: pooling } = this.config;
     const w = (name: string) => graph.parameter(this.parameters.declared.get(name)!);
     const images = graph.input('images', [batch, CHANNELS, S, S], 'f32');

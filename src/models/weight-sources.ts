@@ -71,9 +71,13 @@ function quantisedSource(
   const [rows, columns] = [shape[0]!, sizeOf(shape.slice(1))];
   const groups = scales?.shape[1] ?? 1;
   if (scales?.dtype !== 'f32' || scales.shape[0] !== rows || groups < 1) {
-    throw new MatMambaError('WEIGHTS', `${name} is int8 and needs ${name}${SCALE_SUFFIX} (${rows}) or (${rows}, groups) in float32`, {
-      hint: scales ? `the file has ${scales.dtype} ${formatShape(scales.shape)}` : 'the file has no such tensor',
-    });
+    throw new MatMambaError(
+      'WEIGHTS',
+      `${name} is int8 and needs ${name}${SCALE_SUFFIX} (${rows}) or (${rows}, groups) in float32`,
+      {
+        hint: scales ? `the file has ${scales.dtype} ${formatShape(scales.shape)}` : 'the file has no such tensor',
+      },
+    );
   }
   const groupSize = Math.ceil(columns / groups);
   const scaleRows = async (first: number, count: number): Promise<Float32Array> => {
@@ -85,7 +89,8 @@ function quantisedSource(
     async rows(first, count) {
       const [floats, factors] = await Promise.all([read(first, count), scaleRows(first, count)]);
       for (let row = 0, i = 0; row < count; row++) {
-        for (let column = 0; column < columns; column++, i++) floats[i]! *= factors[row * groups + Math.floor(column / groupSize)]!;
+        for (let column = 0; column < columns; column++, i++)
+          floats[i]! *= factors[row * groups + Math.floor(column / groupSize)]!;
       }
       return floats;
     },
@@ -110,11 +115,17 @@ export function checkTensors(
   where: string,
 ): void {
   const isKnown = (name: string): boolean => parameters.has(name) || aliases.has(name);
-  const leftOver = [...found.keys()].filter((name) => !isKnown(name) && !(name.endsWith(SCALE_SUFFIX) && isKnown(name.slice(0, -SCALE_SUFFIX.length))));
+  const leftOver = [...found.keys()].filter(
+    (name) => !isKnown(name) && !(name.endsWith(SCALE_SUFFIX) && isKnown(name.slice(0, -SCALE_SUFFIX.length))),
+  );
   const missing = [...parameters.keys()].filter((name) => !found.has(name));
   if (missing.length > 0 || leftOver.length > 0) {
-    const list = (names: string[]): string => names.slice(0, 3).join(', ') + (names.length > 3 ? ` and ${names.length - 3} more` : '');
-    const parts = [missing.length > 0 ? `lacks ${list(missing)}` : '', leftOver.length > 0 ? `holds ${list(leftOver)}, which the config has no place for` : ''];
+    const list = (names: string[]): string =>
+      names.slice(0, 3).join(', ') + (names.length > 3 ? ` and ${names.length - 3} more` : '');
+    const parts = [
+      missing.length > 0 ? `lacks ${list(missing)}` : '',
+      leftOver.length > 0 ? `holds ${list(leftOver)}, which the config has no place for` : '',
+    ];
     const near = missing.length > 0 ? nearestWord(missing[0]!, leftOver) : undefined;
     throw new MatMambaError('WEIGHTS', `${where} ${parts.filter(Boolean).join('; it ')}`, {
       hint: near ? `is '${near}' meant to be '${missing[0]!}'?` : 'config and weights must belong to the same model',

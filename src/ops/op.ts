@@ -33,11 +33,11 @@ export interface GradientCall<I extends string, O extends string, A> {
   readonly grads: Readonly<Partial<Record<O, Sym>>>;
   readonly attributes: A;
   /** Whether an input's gradient is wanted. */
-  wants(input: I): boolean;
+  readonly wants: (input: I) => boolean;
   /** Where an input's gradient must be written because the input is some columns of a value; undefined: anywhere. */
-  into(input: I): Sym | undefined;
+  readonly into: (input: I) => Sym | undefined;
   /** The float32 buffer that a parameter's gradient is added to; undefined when it is not trained. */
-  accumulate(input: I): Sym | undefined;
+  readonly accumulate: (input: I) => Sym | undefined;
 }
 
 /** Adds the nodes that compute the inputs' gradients, adds parameter gradients to their buffers, returns the others. */
@@ -111,7 +111,7 @@ function matchAxes(name: string, declared: Readonly<Record<string, string>>, inp
 /** Declares an op; the result is called by model code with symbols and returns symbols. */
 export function defineOp<I extends string, O extends string, A extends Attributes>(declaration: OpDeclaration<I, O, A>): Op<I, O, A> {
   const { name, inputs: declared, outputs, attributes: defaults } = declaration;
-  const call = (given: Inputs<I>, partial: Partial<Widened<A>> = {}, into: Partial<Record<O, Sym | undefined>> = {} as Partial<Record<O, Sym | undefined>>): Outputs<O> => {
+  const call = (given: Inputs<I>, partial: Partial<Widened<A>> = {}, into?: Partial<Record<O, Sym | undefined>>): Outputs<O> => {
     const inputs = Object.fromEntries(Object.entries(given).filter(([, sym]) => sym)) as Record<string, Sym>;
     const attributes = { ...defaults, ...partial } as Widened<A> & Attributes;
     const shapes = matchAxes(name, declared, inputs);
@@ -120,7 +120,7 @@ export function defineOp<I extends string, O extends string, A extends Attribute
     const results = {} as Record<O, Sym>;
     for (const [output, spec] of Object.entries(outputs) as [O, string | ((call: CallShapes, attributes: Widened<A>) => OutputSpec)][]) {
       const made = typeof spec === 'function' ? spec(shapes, attributes) : { shape: shapeOf(spec, shapes) };
-      results[output] = into[output] ?? graph.value(`${name}.${output}`, made.shape, made.dtype ?? 'f32');
+      results[output] = into?.[output] ?? graph.value(`${name}.${output}`, made.shape, made.dtype ?? 'f32');
       if (results[output].shape.join() === made.shape.join()) continue;
       throw new MatMambaError('INTERNAL', `${name}: '${output}' is ${formatShape(made.shape)}, its place ${formatShape(results[output].shape)}`);
     }

@@ -20,7 +20,10 @@ function checkArray(array: TypedArray, shape: Shape, dtype: DType): void {
     throw new MatMambaError('SHAPE', `${array.length} elements do not fill the shape ${formatShape(shape)}`);
   }
   if (array.BYTES_PER_ELEMENT !== bytesOf(dtype)) {
-    throw new MatMambaError('SHAPE', `dtype ${dtype} has ${bytesOf(dtype)} bytes an element, the array ${array.BYTES_PER_ELEMENT}`);
+    throw new MatMambaError(
+      'SHAPE',
+      `dtype ${dtype} has ${bytesOf(dtype)} bytes an element, the array ${array.BYTES_PER_ELEMENT}`,
+    );
   }
 }
 

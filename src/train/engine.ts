@@ -43,7 +43,10 @@ export class TrainingEngine {
     this.#model = model;
     this.#options = options;
     this.#parameters = [...model.parameters.declared.values()];
-    this.#buffers = this.#parameters.flatMap((spec) => [gradientSpec(spec), ...MOMENTS.map((moment) => momentSpec(spec, moment))]);
+    this.#buffers = this.#parameters.flatMap((spec) => [
+      gradientSpec(spec),
+      ...MOMENTS.map((moment) => momentSpec(spec, moment)),
+    ]);
   }
 
   /**
@@ -52,7 +55,9 @@ export class TrainingEngine {
    */
   static async attach(model: TrainableModel, options: Partial<AdamWOptions> = {}): Promise<TrainingEngine> {
     if (model.runtime.dtype !== 'f32') {
-      throw new MatMambaError('OPTION', `a model in ${model.runtime.dtype} cannot be trained`, { hint: 'load it with dtype f32' });
+      throw new MatMambaError('OPTION', `a model in ${model.runtime.dtype} cannot be trained`, {
+        hint: 'load it with dtype f32',
+      });
     }
     const engine = new TrainingEngine(model, { ...ADAMW_DEFAULTS, ...options });
     await model.runtime.allocate(engine.#buffers);

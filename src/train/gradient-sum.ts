@@ -18,9 +18,15 @@ export class GradientSum {
 
 /** The last layer's gradients first: that is the order in which a backward pass completes them. */
 function partsOf(engine: TrainingEngine): { name: string; values: Float32Array }[] {
-  return engine.gradients().toReversed().map((weight) => {
-    const values = weight.hostView();
-    if (!values) throw new MatMambaError('DEVICE', 'gradients on this device cannot be summed by MPI', { hint: 'train on the CPU, or with one process' });
-    return { name: weight.spec.name, values };
-  });
+  return engine
+    .gradients()
+    .toReversed()
+    .map((weight) => {
+      const values = weight.hostView();
+      if (!values)
+        throw new MatMambaError('DEVICE', 'gradients on this device cannot be summed by MPI', {
+          hint: 'train on the CPU, or with one process',
+        });
+      return { name: weight.spec.name, values };
+    });
 }

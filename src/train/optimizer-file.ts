@@ -12,7 +12,11 @@ import { MOMENTS, type TrainingEngine } from './engine.ts';
 const FOLDER = 'optimizer';
 
 /** @throws FILE */
-export async function saveMoments(folder: string, engine: TrainingEngine, parameters: Iterable<ParameterDeclaration>): Promise<void> {
+export async function saveMoments(
+  folder: string,
+  engine: TrainingEngine,
+  parameters: Iterable<ParameterDeclaration>,
+): Promise<void> {
   await mkdir(join(folder, FOLDER), { recursive: true });
   const tensors: TensorToSave[] = [];
   for (const { name, shape } of parameters) {
@@ -37,7 +41,11 @@ export async function saveMoments(folder: string, engine: TrainingEngine, parame
 }
 
 /** @throws FILE, FORMAT; WEIGHTS, SHAPE when the file belongs to another model */
-export async function loadMoments(folder: string, engine: TrainingEngine, parameters: Iterable<ParameterDeclaration>): Promise<void> {
+export async function loadMoments(
+  folder: string,
+  engine: TrainingEngine,
+  parameters: Iterable<ParameterDeclaration>,
+): Promise<void> {
   const checkpoint = await openCheckpoint(join(folder, FOLDER));
   try {
     for (const { name, shape } of parameters) {
@@ -45,7 +53,10 @@ export async function loadMoments(folder: string, engine: TrainingEngine, parame
         const entry = checkpoint.entries.get(`${name}#${moment}`);
         if (!entry) throw new MatMambaError('WEIGHTS', `${folder} lacks the moment ${name}#${moment}`);
         if (entry.dtype !== 'f32' || formatShape(entry.shape) !== formatShape(shape)) {
-          throw new MatMambaError('SHAPE', `${folder}: ${entry.name} expected f32 ${formatShape(shape)}, got ${entry.dtype} ${formatShape(entry.shape)}`);
+          throw new MatMambaError(
+            'SHAPE',
+            `${folder}: ${entry.name} expected f32 ${formatShape(shape)}, got ${entry.dtype} ${formatShape(entry.shape)}`,
+          );
         }
         const rowBytes = 4 * sizeOf(shape.slice(1));
         await engine.moment(name, moment).write({

@@ -111,15 +111,20 @@ export async function runTraining(
   const rowsAtOnce = microBatch * communicator.size;
   batchRows(batch, communicator);
   if (batch % rowsAtOnce !== 0) {
-    throw new MatMambaError('OPTION', `a batch of ${batch} rows does not divide into micro-batches of ${microBatch} on ${communicator.size} process(es)`, {
-      hint: `choose a batch that is a multiple of ${rowsAtOnce}`,
-    });
+    throw new MatMambaError(
+      'OPTION',
+      `a batch of ${batch} rows does not divide into micro-batches of ${microBatch} on ${communicator.size} process(es)`,
+      {
+        hint: `choose a batch that is a multiple of ${rowsAtOnce}`,
+      },
+    );
   }
   const perLevel = batch / rowsAtOnce;
   const choices = (recipe.strategy.levels?.length ?? 4) + (recipe.strategy.mixes ?? 0);
   const microBatches = recipe.strategy.strategy === 'joint' ? perLevel : perLevel * choices;
   const strategy = createStrategy({ ...recipe.strategy, dModel, nLayer, microBatches, seed });
-  if (communicator.rank === 0) await keepOptions(out, { ...recipe, ...options.facts, length: options.length }, resume !== undefined);
+  if (communicator.rank === 0)
+    await keepOptions(out, { ...recipe, ...options.facts, length: options.length }, resume !== undefined);
 
   const engine = await TrainingEngine.attach(model, recipe.adamw);
   const declared = [...model.parameters.declared.values()];
@@ -190,9 +195,14 @@ async function readProgress(folder: string): Promise<Progress> {
     const { step, bestLoss } = JSON.parse(await readFile(path, 'utf8')) as Progress;
     if (Number.isInteger(step) && (bestLoss === null || Number.isFinite(bestLoss))) return { step, bestLoss };
   } catch (cause) {
-    throw new MatMambaError('FORMAT', `${path} cannot be read`, { hint: 'the checkpoint is damaged; remove its folder to go on from the one before', cause });
+    throw new MatMambaError('FORMAT', `${path} cannot be read`, {
+      hint: 'the checkpoint is damaged; remove its folder to go on from the one before',
+      cause,
+    });
   }
-  throw new MatMambaError('FORMAT', `${path} holds no step`, { hint: 'remove the checkpoint folder to go on from the one before' });
+  throw new MatMambaError('FORMAT', `${path} holds no step`, {
+    hint: 'remove the checkpoint folder to go on from the one before',
+  });
 }
 
 /** Stores the options of a new run, or compares them with those of the run that is resumed. @throws OPTION, FILE */
@@ -207,7 +217,11 @@ async function keepOptions(out: string, options: object, resumes: boolean): Prom
   if (before === text) return;
   const [old, now] = [before.split('\n'), text.split('\n')];
   const at = now.findIndex((line, i) => line !== old[i]);
-  throw new MatMambaError('OPTION', `this run was started with other options: ${old[at]?.trim() ?? 'fewer'} became ${now[at]?.trim() ?? 'fewer'}`, {
-    hint: `repeat the options of ${path}, or start in another folder`,
-  });
+  throw new MatMambaError(
+    'OPTION',
+    `this run was started with other options: ${old[at]?.trim() ?? 'fewer'} became ${now[at]?.trim() ?? 'fewer'}`,
+    {
+      hint: `repeat the options of ${path}, or start in another folder`,
+    },
+  );
 }

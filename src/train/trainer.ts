@@ -162,7 +162,9 @@ async function validate({ communicator, hooks }: TrainerOptions, step: number, b
 
 function divergence(engine: TrainingEngine, step: number, losses: Record<string, number>): MatMambaError {
   const bad = engine.firstBadGradient();
-  const where = bad ? `the gradient of ${bad.name} is ${bad.value} at element ${bad.element}` : 'the norm of the gradients is not finite';
+  const where = bad
+    ? `the gradient of ${bad.name} is ${bad.value} at element ${bad.element}`
+    : 'the norm of the gradients is not finite';
   const list = Object.entries(losses).map(([label, loss]) => `${label}: ${loss.toFixed(4)}`);
   return new MatMambaError('WEIGHTS', `step ${step + 1} diverged: ${where} (${list.join(', ')})`, {
     hint: 'no weight was changed; go on from the last checkpoint with a lower learning rate or a longer warm-up',
@@ -178,7 +180,7 @@ class Prefetch {
   constructor(options: TrainerOptions, rows: Share, firstStep: number) {
     this.#options = options;
     this.#rows = rows;
-    if (firstStep < options.steps) this.#prepare(firstStep, options.strategy.parts(firstStep)[0]!.index);
+    if (firstStep < options.steps) void this.#prepare(firstStep, options.strategy.parts(firstStep)[0]!.index);
   }
 
   async take(step: number, index: number): Promise<ProgramInputs> {
@@ -187,7 +189,7 @@ class Prefetch {
     const inputs = await ready;
     this.#ahead.delete(key);
     const next = this.#after(step, index);
-    if (next) this.#prepare(...next);
+    if (next) void this.#prepare(...next);
     return inputs;
   }
 

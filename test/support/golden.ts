@@ -15,7 +15,8 @@ export async function readTensors(path: string): Promise<Record<string, Tensor>>
   const checkpoint = await openCheckpoint(path);
   try {
     const tensors: Record<string, Tensor> = {};
-    for (const entry of checkpoint.entries.values()) tensors[entry.name] = tensorFromBytes(await entry.read(), entry.shape, entry.dtype);
+    for (const entry of checkpoint.entries.values())
+      tensors[entry.name] = tensorFromBytes(await entry.read(), entry.shape, entry.dtype);
     return tensors;
   } finally {
     await checkpoint.close();

@@ -1,6 +1,6 @@
 /** Runs one conformance case on a backend and compares every result with the float64 reference. */
 
-import type { Backend, DeviceWeight, ProgramInputs, StateSlot, WeightStorage } from '../../src/backends/backend.ts';
+import type { Backend, DeviceWeight, StateSlot, WeightStorage } from '../../src/backends/backend.ts';
 import { Graph, type ParameterSpec, type Sym } from '../../src/graph/graph.ts';
 import { CONFORMANCE } from '../../src/ops/all-cases.ts';
 import { type HostValue, type OpCase, type OperandCase, fillOperand } from '../../src/ops/cases.ts';
@@ -52,7 +52,9 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
       const spec = { ...parameterSpec(name, layout, operand), precise: /^d[A-Z]/.test(name) };
       const columns = data.length / operand.shape[0]!;
       const source = Float32Array.from(data);
-      const weight = await backend.upload(spec, storage, { rows: (first, count) => source.subarray(first * columns, (first + count) * columns) });
+      const weight = await backend.upload(spec, storage, {
+        rows: (first, count) => source.subarray(first * columns, (first + count) * columns),
+      });
       weights.set(name, weight);
       operands[name] = graph.parameter(spec);
       host[name] = { shape: operand.shape, data: Float64Array.from(weight.read(0, operand.shape[0]!)) };
@@ -85,7 +87,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
   const program = backend.compile(graph, weights, arena);
   /** A first run whose traces in the state are undone: results must not depend on what ran before. */
   const replayOnce = async (): Promise<void> => {
-    await program.run(inputs as ProgramInputs);
+    await program.run(inputs);
     for (const { slots: made, size, name } of slots) {
       for (const [i, slot] of made.entries()) {
         await slot.write(new Uint8Array(Float32Array.from(host[name]!.data.subarray(i * size, (i + 1) * size)).buffer));
@@ -96,7 +98,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
     const expected = CONFORMANCE[opName].reference(host, { ...op.defaults, ...testCase.attributes });
     const accumulated = Object.keys(expected).filter((name) => weights.has(name));
     if (accumulated.length === 0) await replayOnce();
-    const got: Record<string, ArrayLike<number>> = await program.run(inputs as ProgramInputs);
+    const got: Record<string, ArrayLike<number>> = await program.run(inputs);
     for (const { name, slots: made, size } of slots) {
       const all = new Float32Array(made.length * size);
       for (const [i, slot] of made.entries()) all.set(new Float32Array((await slot.read()).buffer), i * size);

@@ -52,7 +52,9 @@ async function probe(path: string): Promise<BlasLibrary> {
   const koffi = (await import('koffi')).default;
   const lib = koffi.load(path);
   const setThreads = SET_THREADS.find((name) => has(() => lib.func(`void ${name}(int)`))) ?? null;
-  const sgemm = lib.func('void cblas_sgemm(int, int, int, int, int, int, float, float *, int, float *, int, float, _Inout_ float *, int)');
+  const sgemm = lib.func(
+    'void cblas_sgemm(int, int, int, int, int, int, float, float *, int, float *, int, float, _Inout_ float *, int)',
+  );
   const [a, b, c] = [Float32Array.of(1, 2, 3, 4), Float32Array.of(5, 6, 7, 8), new Float32Array(4)];
   sgemm(101, 111, 112, 2, 2, 2, 1, a, 2, b, 2, 0, c, 2);
   if (c.join() !== '17,23,39,53') throw new Error(`a 2 x 2 product came out as ${c.join(', ')}`);

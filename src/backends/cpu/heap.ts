@@ -24,7 +24,9 @@ interface Block {
 
 export class Heap {
   readonly memory: WebAssembly.Memory;
-  readonly #blocks: Block[] = [{ pointer: HEAP_BASE_BYTES, bytes: INITIAL_PAGES * WASM_PAGE_BYTES - HEAP_BASE_BYTES, free: true }];
+  readonly #blocks: Block[] = [
+    { pointer: HEAP_BASE_BYTES, bytes: INITIAL_PAGES * WASM_PAGE_BYTES - HEAP_BASE_BYTES, free: true },
+  ];
   #usedBytes = 0;
 
   constructor() {
@@ -91,10 +93,14 @@ export class Heap {
     try {
       this.memory.grow(pages);
     } catch (cause) {
-      throw new MatMambaError('MEMORY', `no room for ${formatMiB(bytes)} of ${purpose}: ${formatMiB(this.#usedBytes)} are in use`, {
-        hint: 'the CPU backend addresses 4 GiB: load with dtype bf16 or int8, use a smaller batch, or dispose of other models',
-        cause,
-      });
+      throw new MatMambaError(
+        'MEMORY',
+        `no room for ${formatMiB(bytes)} of ${purpose}: ${formatMiB(this.#usedBytes)} are in use`,
+        {
+          hint: 'the CPU backend addresses 4 GiB: load with dtype bf16 or int8, use a smaller batch, or dispose of other models',
+          cause,
+        },
+      );
     }
     if (!last.free) {
       last = { pointer: last.pointer + last.bytes, bytes: 0, free: true };

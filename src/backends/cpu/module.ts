@@ -52,10 +52,13 @@ function describe(module: WebAssembly.Module, simd: KernelModule['simd']): Kerne
     throw new Error('not a worker');
   };
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared: true });
-  const { exports } = new WebAssembly.Instance(module, { env: { memory, abort: never, now: never, sleep: never, blas_sgemm: never, blas_gemm: never } });
+  const { exports } = new WebAssembly.Instance(module, {
+    env: { memory, abort: never, now: never, sleep: never, blas_sgemm: never, blas_gemm: never },
+  });
   const kernels = new Map<string, number>();
   for (const [name, value] of Object.entries(exports)) {
-    if (name.endsWith(INDEX_SUFFIX)) kernels.set(name.slice(0, -INDEX_SUFFIX.length), (value as WebAssembly.Global).value as number);
+    if (name.endsWith(INDEX_SUFFIX))
+      kernels.set(name.slice(0, -INDEX_SUFFIX.length), (value as WebAssembly.Global).value as number);
   }
   return { module, simd, kernels };
 }

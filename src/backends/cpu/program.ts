@@ -176,7 +176,8 @@ export class CpuProgram implements Program {
 
   #kernelOf(node: GraphNode): CpuKernel {
     const kernel = cpuKernels[node.op.name as keyof typeof cpuKernels];
-    if ('unsupported' in kernel) throw new MatMambaError('DEVICE', `${node.op.name} does not run on the CPU: ${kernel.unsupported}`);
+    if ('unsupported' in kernel)
+      throw new MatMambaError('DEVICE', `${node.op.name} does not run on the CPU: ${kernel.unsupported}`);
     return kernel;
   }
 
@@ -189,7 +190,12 @@ export class CpuProgram implements Program {
     const nodeOfCall: number[] = [];
     for (const [i, node] of this.#graph.nodes.entries()) {
       const scratch = this.plan!.scratch.get(i);
-      const resolved = new ResolvedNode(this, node, this.#arena.pointer, scratch === undefined ? 0 : this.#arena.pointer + scratch);
+      const resolved = new ResolvedNode(
+        this,
+        node,
+        this.#arena.pointer,
+        scratch === undefined ? 0 : this.#arena.pointer + scratch,
+      );
       for (const made of this.#kernelOf(node).calls(resolved)) {
         calls.push(made);
         nodeOfCall.push(i);
@@ -250,7 +256,9 @@ export class CpuProgram implements Program {
       const source = this.backend.heap.floats(pointer, rows * stride);
       const result = new Float32Array(rows * width);
       if (stride === width) result.set(source);
-      else for (let row = 0; row < rows; row++) result.set(source.subarray(row * stride + column, row * stride + column + width), row * width);
+      else
+        for (let row = 0; row < rows; row++)
+          result.set(source.subarray(row * stride + column, row * stride + column + width), row * width);
       results[name] = result;
     }
     return results;
@@ -287,6 +295,7 @@ function weightBytesRead(weight: CpuWeight, node: GraphNode): number {
   if (weight.layout !== 'matrix') return 4 * sizeOf(weight.shape);
   const segments = node.attributes['segments'] as readonly Segment[] | undefined;
   const x = node.inputs['x'];
-  const rows = segments?.reduce((sum, { count }) => sum + count, 0) ?? (x ? weight.shape[0]! : rowsOf([...node.inputs['ids']!.shape, 1]));
+  const rows =
+    segments?.reduce((sum, { count }) => sum + count, 0) ?? (x ? weight.shape[0]! : rowsOf([...node.inputs['ids']!.shape, 1]));
   return elementBytes * rows * (x?.width ?? weight.stride);
 }

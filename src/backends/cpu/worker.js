@@ -28,7 +28,8 @@ async function bindBlas(library) {
   const at = (/** @type {number} */ pointer) => base + (pointer >>> 0);
   return {
     /** @type {(m: number, n: number, k: number, a: number, lda: number, b: number, ldb: number, c: number, ldc: number) => void} */
-    sgemm: (m, n, k, a, lda, b, ldb, c, ldc) => sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, at(a), lda, at(b), ldb, 0, at(c), ldc),
+    sgemm: (m, n, k, a, lda, b, ldb, c, ldc) =>
+      sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, at(a), lda, at(b), ldb, 0, at(c), ldc),
     /** @type {(transA: number, transB: number, m: number, n: number, k: number, a: number, lda: number, b: number, ldb: number, beta: number, c: number, ldc: number) => void} */
     gemm: (transA, transB, m, n, k, a, lda, b, ldb, beta, c, ldc) =>
       sgemm(ROW_MAJOR, PLAIN + transA, PLAIN + transB, m, n, k, 1, at(a), lda, at(b), ldb, beta, at(c), ldc),
@@ -59,7 +60,7 @@ const { work, finish } = /** @type {Record<string, (...args: number[]) => void>}
 const cell = (name) => /** @type {number} */ (CONTROL[name]);
 port.postMessage({ ready: thread });
 
-for (let seen = 0; seen >= 0; ) {
+for (let seen = 0; seen >= 0;) {
   try {
     /** @type {any} */ (work)(control, thread, seen);
     seen = -1;
