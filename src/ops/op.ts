@@ -41,7 +41,9 @@ export interface GradientCall<I extends string, O extends string, A> {
 }
 
 /** Adds the nodes that compute the inputs' gradients, adds parameter gradients to their buffers, returns the others. */
-export type GradientRule<I extends string, O extends string, A> = (call: GradientCall<I, O, A>) => Partial<Record<I, Sym | undefined>>;
+export type GradientRule<I extends string, O extends string, A> = (
+  call: GradientCall<I, O, A>,
+) => Partial<Record<I, Sym | undefined>>;
 
 interface OpDeclaration<I extends string, O extends string, A extends Attributes> {
   readonly name: string;
@@ -58,12 +60,18 @@ interface OpDeclaration<I extends string, O extends string, A extends Attributes
 }
 
 /** Defaults are inferred as literals; a call may give any value of their kind. */
-type Widened<A> = { readonly [K in keyof A]: A[K] extends boolean ? boolean : A[K] extends number ? number : A[K] extends string ? string : A[K] };
+type Widened<A> = {
+  readonly [K in keyof A]: A[K] extends boolean ? boolean : A[K] extends number ? number : A[K] extends string ? string : A[K];
+};
 
 type Inputs<I extends string> = Readonly<Partial<Record<I, Sym | undefined>>>;
 type Outputs<O extends string> = Readonly<Record<O, Sym>>;
 
-export interface Op<I extends string = string, O extends string = string, A extends Attributes = Attributes> extends OpDefinition {
+export interface Op<
+  I extends string = string,
+  O extends string = string,
+  A extends Attributes = Attributes,
+> extends OpDefinition {
   /** `into` names symbols that outputs are written to in place of fresh values. */
   (inputs: Inputs<I>, attributes?: Partial<Widened<A>>, into?: Readonly<Partial<Record<O, Sym | undefined>>>): Outputs<O>;
   readonly inputAxes: Readonly<Record<I, string>>;
@@ -74,7 +82,11 @@ export interface Op<I extends string = string, O extends string = string, A exte
 const UNSHAPED = new Set(['matrix', 'vector', 'taps', 'state']);
 
 /** Matches the operands' shapes with the declared axes. @throws SHAPE naming operand, expected and got */
-function matchAxes(name: string, declared: Readonly<Record<string, string>>, inputs: Readonly<Record<string, Sym | undefined>>): CallShapes {
+function matchAxes(
+  name: string,
+  declared: Readonly<Record<string, string>>,
+  inputs: Readonly<Record<string, Sym | undefined>>,
+): CallShapes {
   const axes: Record<string, number> = {};
   let leading: Shape | undefined;
   for (const [operand, declaration] of Object.entries(declared)) {
@@ -109,7 +121,9 @@ function matchAxes(name: string, declared: Readonly<Record<string, string>>, inp
 }
 
 /** Declares an op; the result is called by model code with symbols and returns symbols. */
-export function defineOp<I extends string, O extends string, A extends Attributes>(declaration: OpDeclaration<I, O, A>): Op<I, O, A> {
+export function defineOp<I extends string, O extends string, A extends Attributes>(
+  declaration: OpDeclaration<I, O, A>,
+): Op<I, O, A> {
   const { name, inputs: declared, outputs, attributes: defaults } = declaration;
   const call = (given: Inputs<I>, partial: Partial<Widened<A>> = {}, into?: Partial<Record<O, Sym | undefined>>): Outputs<O> => {
     const inputs = Object.fromEntries(Object.entries(given).filter(([, sym]) => sym)) as Record<string, Sym>;
@@ -118,11 +132,17 @@ export function defineOp<I extends string, O extends string, A extends Attribute
     declaration.check?.(inputs, attributes, shapes);
     const graph: Graph = Object.values(inputs)[0]!.graph;
     const results = {} as Record<O, Sym>;
-    for (const [output, spec] of Object.entries(outputs) as [O, string | ((call: CallShapes, attributes: Widened<A>) => OutputSpec)][]) {
+    for (const [output, spec] of Object.entries(outputs) as [
+      O,
+      string | ((call: CallShapes, attributes: Widened<A>) => OutputSpec),
+    ][]) {
       const made = typeof spec === 'function' ? spec(shapes, attributes) : { shape: shapeOf(spec, shapes) };
       results[output] = into?.[output] ?? graph.value(`${name}.${output}`, made.shape, made.dtype ?? 'f32');
       if (results[output].shape.join() === made.shape.join()) continue;
-      throw new MatMambaError('INTERNAL', `${name}: '${output}' is ${formatShape(made.shape)}, its place ${formatShape(results[output].shape)}`);
+      throw new MatMambaError(
+        'INTERNAL',
+        `${name}: '${output}' is ${formatShape(made.shape)}, its place ${formatShape(results[output].shape)}`,
+      );
     }
     graph.addNode({ op, inputs, outputs: results, attributes });
     return results;

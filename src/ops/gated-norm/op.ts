@@ -12,7 +12,10 @@ export const gatedNorm = defineOp({
   flops: ({ rows, E }) => 9 * rows! * E!,
   inPlace: { y: 'x' },
   gradient({ inputs: { x, z, weight }, grads: { y: dy }, attributes, into, accumulate }) {
-    const { dx, dz } = gatedNormBackward({ x, z, weight, dy, dWeight: accumulate('weight') }, attributes, { dx: into('x'), dz: into('z') });
+    const { dx, dz } = gatedNormBackward({ x, z, weight, dy, dWeight: accumulate('weight') }, attributes, {
+      dx: into('x'),
+      dz: into('z'),
+    });
     return { x: dx, z: dz };
   },
 });

@@ -15,7 +15,9 @@ export const linearCrossEntropy = defineOp({
   attributes: {},
   flops: ({ rows, D, V }) => rows! * V! * (2 * D! + 4),
   gradient({ inputs: { x, weight, targets }, grads: { loss: dLoss }, into, accumulate }) {
-    return { x: linearCrossEntropyBackward({ x, weight, targets, dLoss, dWeight: accumulate('weight') }, {}, { dx: into('x') }).dx };
+    return {
+      x: linearCrossEntropyBackward({ x, weight, targets, dLoss, dWeight: accumulate('weight') }, {}, { dx: into('x') }).dx,
+    };
   },
   check({ targets }) {
     if (targets!.value.dtype === 'i32') return;

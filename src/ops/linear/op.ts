@@ -37,8 +37,10 @@ export const linear = defineOp({
     const fail = (message: string): never => {
       throw new MatMambaError('SHAPE', `linear: ${message}`);
     };
-    if (shape.slice(1).reduce((a, b) => a * b, 1) < K!) fail(`'weight' expected (rows, at least ${K}), got ${formatShape(shape)}`);
-    if (bias && bias.shape.reduce((a, b) => a * b, 1) !== shape[0]) fail(`'bias' expected (${shape[0]}), got ${formatShape(bias.shape)}`);
+    if (shape.slice(1).reduce((a, b) => a * b, 1) < K!)
+      fail(`'weight' expected (rows, at least ${K}), got ${formatShape(shape)}`);
+    if (bias && bias.shape.reduce((a, b) => a * b, 1) !== shape[0])
+      fail(`'bias' expected (${shape[0]}), got ${formatShape(bias.shape)}`);
     if (segments.length === 0) fail('no segments');
     for (const { start, count } of segments) {
       if (count < 1 || start + count > shape[0]!) fail(`rows ${start}..${start + count} of ${formatShape(shape)}`);

@@ -17,11 +17,19 @@ export const normBackwardCpu: CpuKernel = {
     });
     const stride = paddedColumns(x.width);
     const sums = { count: node.threads, stride: 2 * stride, width: x.width };
-    return [rows, ...addSums(vectorOperand(node, 'dWeight'), node.scratch, sums), ...addSums(vectorOperand(node, 'dBias'), node.scratch + 4 * stride, sums)];
+    return [
+      rows,
+      ...addSums(vectorOperand(node, 'dWeight'), node.scratch, sums),
+      ...addSums(vectorOperand(node, 'dBias'), node.scratch + 4 * stride, sums),
+    ];
   },
 };
 
 /** Adds the threads' sums to a parameter's gradient; nothing where there is none. */
-export function addSums(target: number, sums: number, { count, stride, width }: { count: number; stride: number; width: number }): CpuCall[] {
+export function addSums(
+  target: number,
+  sums: number,
+  { count, stride, width }: { count: number; stride: number; width: number },
+): CpuCall[] {
   return target === 0 ? [] : [call('add_sums', { sums, count, stride, target, width })];
 }

@@ -12,7 +12,8 @@ export function normRowsBackward(
   const dx = new Float64Array(x.data.length);
   const dWeight = new Float64Array(width);
   const dBias = new Float64Array(width);
-  const mean = (of: (i: number) => number): number => Array.from({ length: width }, (_, i) => of(i)).reduce((a, b) => a + b, 0) / width;
+  const mean = (of: (i: number) => number): number =>
+    Array.from({ length: width }, (_, i) => of(i)).reduce((a, b) => a + b, 0) / width;
   for (let row = 0; row < dx.length; row += width) {
     const middle = center ? mean((i) => x.data[row + i]!) : 0;
     const r = 1 / Math.sqrt(mean((i) => (x.data[row + i]! - middle) ** 2) + eps);
@@ -36,7 +37,9 @@ export function accumulated(before: HostValue | undefined, change: Float64Array)
 
 export const normBackwardReference: Reference = ({ x, weight, dy, dSum, dWeight, dBias }, { eps, center }) => {
   const made = normRowsBackward(x!, weight!, dy!, eps as number, center as boolean);
-  const results: Record<string, HostValue> = { dx: { shape: x!.shape, data: made.dx.map((value, i) => value + (dSum?.data[i] ?? 0)) } };
+  const results: Record<string, HostValue> = {
+    dx: { shape: x!.shape, data: made.dx.map((value, i) => value + (dSum?.data[i] ?? 0)) },
+  };
   if (dWeight) results['dWeight'] = accumulated(dWeight, made.dWeight)!;
   if (dBias) results['dBias'] = accumulated(dBias, made.dBias)!;
   return results;

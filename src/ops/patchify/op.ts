@@ -20,6 +20,9 @@ export const patchify = defineOp({
   },
   check({ x }, { patchSize }, { axes: { H, W } }) {
     if (H! % patchSize === 0 && W! % patchSize === 0) return;
-    throw new MatMambaError('SHAPE', `images of ${formatShape(x!.shape)} do not divide into patches of ${patchSize} x ${patchSize}`);
+    throw new MatMambaError(
+      'SHAPE',
+      `images of ${formatShape(x!.shape)} do not divide into patches of ${patchSize} x ${patchSize}`,
+    );
   },
 });
