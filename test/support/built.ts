@@ -7,17 +7,17 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
-const target = join(root, 'node_modules/.cache/matmamba-test');
 
-/** Compiles `src` and returns the URL of its index. */
-export function buildPackage(): string {
+/** Compiles `src` and returns the URL of its index; test files that run side by side name folders of their own. */
+export function buildPackage(name = 'matmamba-test'): string {
+  const target = join(root, 'node_modules/.cache', name);
   const tsc = join(dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc');
   mkdirSync(join(target, 'backends/cpu'), { recursive: true });
   rmSync(join(target, 'index.js'), { force: true });
   const { stdout } = spawnSync(process.execPath, [
     tsc,
     '-p',
-    join(root, 'tsconfig.json'),
+    join(root, 'tsconfig.build.json'),
     '--outDir',
     target,
     '--declaration',
