@@ -3,9 +3,9 @@
  * exactly in int32, and one multiplication per column brings the scales back.
  *
  * The largest magnitude of a quantised x is chosen so that no sum can overflow: 32767 up to 2048 columns a scale,
- * 4095 at 16384. Reading weights from memory at 129 MB, one core / two, GB/s: int16 products 21 / 36, dequantising to
- * float32 9 / 18, 7-bit x with the relaxed dot product 20 / 32; plain reads 26 / 35. Many rows, one core, 10^9
- * operations a second on Node 20 / 24: 2 rows x 4 columns 66 / 66, 4 x 2 54 / 70, one row at a time 36 / 58.
+ * 4095 at 16384. Trial loops over 129 MB of weights, K 768, Node 20, one core / two, GB/s: int16 products 21 / 36,
+ * dequantising to float32 9 / 18, 7-bit x with the relaxed dot product 20 / 32, plain reads 26 / 35. These kernels at
+ * 512 x 768 x 3392 on one core: 66 / 66 x 10^9 operations a second on Node 20 / 24.
  */
 
 import { keepLanes, shareStart } from '../as/simd.as';
