@@ -5,7 +5,7 @@
  * The largest magnitude of a quantised x is chosen so that no sum can overflow: 32767 up to 2048 columns a scale,
  * 4095 at 16384. Trial loops over 129 MB of weights, K 768, Node 20, one core / two, GB/s: int16 products 21 / 36,
  * dequantising to float32 9 / 18, 7-bit x with the relaxed dot product 20 / 32, plain reads 26 / 35. These kernels at
- * 512 x 768 x 3392 on one core: 66 / 66 x 10^9 operations a second on Node 20 / 24.
+ * 512 x 768 x 3392 on one core: 66 / 63 x 10^9 operations a second on Node 20 / 24.
  */
 
 import { keepLanes, shareStart } from '../as/simd.as';
