@@ -92,3 +92,34 @@ function log(x: f64): f64 {
   const mantissa = reinterpret<f64>((bits & 0x000fffffffffffff) | 0x3ff0000000000000);
   return exponent * 0.6931471805599453 + <f64>f32x4.extract_lane(log1p4(f32x4.splat(<f32>(mantissa - 1))), 0);
 }
+
+@unmanaged
+class DistillArguments {
+  /** Gradients of the student's logits, as `crossEntropyRowsBackward` leaves them. */
+  logits: usize;
+  /** Logits of the teacher; overwritten. */
+  taught: usize;
+  stride: i32;
+  rows: i32;
+  vocabulary: i32;
+  targets: usize;
+  dLoss: usize;
+  dLossStride: i32;
+  share: f32;
+}
+
+/** logits[t] += share * dLoss[t] * (onehot(targets[t]) - softmax(taught[t])); nothing where the target is no column. */
+export function distillRowsBackward(address: usize, thread: i32, threads: i32): void {
+  const args = changetype<DistillArguments>(address);
+  const end = shareStart(args.rows, 1, thread + 1, threads);
+  const bytes = <usize>padded(args.vocabulary) << 2;
+  for (let row = shareStart(args.rows, 1, thread, threads); row < end; row++) {
+    const target = load<u32>(args.targets + (<usize>row << 2));
+    if (target >= <u32>args.vocabulary) continue;
+    const logits = args.logits + (<usize>row * <usize>args.stride << 2);
+    const taught = args.taught + (<usize>row * <usize>args.stride << 2);
+    const scale = -args.share * load<f32>(args.dLoss + (<usize>row * <usize>args.dLossStride << 2));
+    rowBackward(taught, args.vocabulary, target, scale);
+    for (let i: usize = 0; i < bytes; i += 16) v128.store(logits + i, f32x4.add(v128.load(logits + i), v128.load(taught + i)));
+  }
+}

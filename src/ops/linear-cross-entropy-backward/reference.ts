@@ -4,16 +4,25 @@ import { addedWeightGradient } from '../linear-weight-backward/reference.ts';
 import { linearCrossEntropyReference } from '../linear-cross-entropy/reference.ts';
 import { linearRows } from '../linear/reference.ts';
 
-export const linearCrossEntropyBackwardReference: Reference = ({ x, weight, targets, dLoss, dWeight }, attributes) => {
+function softmax(logits: Float64Array): Float64Array {
+  const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = logits.map((logit) => Math.exp(logit - largest));
+  const total = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / total);
+}
+
+export const linearCrossEntropyBackwardReference: Reference = ({ x, weight, targets, dLoss, teacher, dWeight }, attributes) => {
   const vocabulary = weight!.shape[0]!;
   const segments = [{ start: 0, count: vocabulary }];
   const dLogits = linearRows(x!, weight!, undefined, segments);
+  const share = teacher ? (attributes['distill'] as number) : 0;
+  const taught = teacher && linearRows(teacher, weight!, undefined, segments).data;
   for (const [t, target] of targets!.data.entries()) {
     const row = dLogits.data.subarray(t * vocabulary, (t + 1) * vocabulary);
-    const largest = row.reduce((a, b) => Math.max(a, b), -Infinity);
-    const total = row.reduce((sum, logit) => sum + Math.exp(logit - largest), 0);
+    const own = softmax(row);
+    const soft = taught && softmax(taught.subarray(t * vocabulary, (t + 1) * vocabulary));
     const scale = target < 0 ? 0 : dLoss!.data[t]!;
-    for (const [v, logit] of row.entries()) row[v] = scale * (Math.exp(logit - largest) / total - (v === target ? 1 : 0));
+    for (const v of row.keys()) row[v] = scale * (own[v]! - (1 - share) * (v === target ? 1 : 0) - share * (soft?.[v] ?? 0));
   }
   const results: Record<string, HostValue> = {
     ...linearCrossEntropyReference({ x: x!, weight: weight!, targets: targets! }, attributes),

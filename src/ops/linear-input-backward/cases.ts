@@ -34,7 +34,10 @@ export const linearInputBackwardCases: readonly OpCase[] = LAYER_CASES.flatMap((
   const { segments, rows: weightRows, columns } = layerShape(layer);
   return LAYER_ROWS.map((rows) => ({
     name: `${layer.name}, ${rows} x ${layer.width}`,
-    operands: { dy: { shape: [rows, columns] }, weight: { shape: [weightRows, layer.columns], fill: { kind: 'normal', scale: 0.1 } } },
+    operands: {
+      dy: { shape: [rows, columns] },
+      weight: { shape: [weightRows, layer.columns], fill: { kind: 'normal', scale: 0.1 } },
+    },
     attributes: { segments, width: layer.width },
     tolerance: 2e-6,
   }));

@@ -30,16 +30,23 @@ type Team = Pick<CpuNode, 'threads' | 'blas'>;
 
 function planOf({ threads, blas }: Team, { rows, width, weight }: Pick<InputBackwardOperands, 'rows' | 'width' | 'weight'>) {
   const panels = Math.ceil(width / PANEL);
-  const grid = threadGrid(threads, (rowParts, columnParts) => (4 * Math.ceil(Math.ceil(rows / 4) / rowParts) + PACK_ROWS) * Math.ceil(panels / columnParts));
+  const grid = threadGrid(
+    threads,
+    (rowParts, columnParts) => (4 * Math.ceil(Math.ceil(rows / 4) / rowParts) + PACK_ROWS) * Math.ceil(panels / columnParts),
+  );
   const blockPanels = Math.min(BLOCK_PANELS, Math.ceil(paddedColumns(width) / PANEL / grid.columnParts));
-  if (blas && weight.dtype === 'f32' && rows >= BLAS_ROWS) return { ...grid, kernel: 'linear_input_backward_blas', blockPanels, threadBytes: 0 };
+  if (blas && weight.dtype === 'f32' && rows >= BLAS_ROWS)
+    return { ...grid, kernel: 'linear_input_backward_blas', blockPanels, threadBytes: 0 };
   // Packed panels, packed rows of dy, and one row of a weight that is not float32.
   const threadBytes = 4 * (BLOCK_DEPTH * (PANEL * blockPanels + BLOCK_ROWS) + paddedColumns(width));
   return { ...grid, kernel: 'linear_input_backward', blockPanels, threadBytes };
 }
 
 /** Bytes of scratch that `inputBackwardCalls` needs. */
-export function inputBackwardScratchBytes(team: Team, operands: Pick<InputBackwardOperands, 'rows' | 'width' | 'weight'>): number {
+export function inputBackwardScratchBytes(
+  team: Team,
+  operands: Pick<InputBackwardOperands, 'rows' | 'width' | 'weight'>,
+): number {
   return team.threads * planOf(team, operands).threadBytes;
 }
 
@@ -72,7 +79,11 @@ export function inputBackwardCalls(team: Team, scratch: number, operands: InputB
 
 export const linearInputBackwardCpu: CpuKernel = {
   scratchBytes(node) {
-    return inputBackwardScratchBytes(node, { rows: node.buffer('dy').rows, width: node.number('width'), weight: node.weight('weight') });
+    return inputBackwardScratchBytes(node, {
+      rows: node.buffer('dy').rows,
+      width: node.number('width'),
+      weight: node.weight('weight'),
+    });
   },
   calls(node) {
     const dy = node.buffer('dy');

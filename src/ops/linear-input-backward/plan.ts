@@ -13,14 +13,18 @@ export function joinedSegments(segments: readonly Segment[], columns: readonly n
   for (const [i, { start, count }] of segments.entries()) {
     const last = pieces.at(-1);
     const column = columns[i]!;
-    if (last && last.start + last.count === start && last.column + last.count === column) pieces[pieces.length - 1] = { ...last, count: last.count + count };
+    if (last && last.start + last.count === start && last.column + last.count === column)
+      pieces[pieces.length - 1] = { ...last, count: last.count + count };
     else pieces.push({ start, count, column });
   }
   return pieces;
 }
 
 /** The grid of threads whose members have the least to do, as `work` says of the share of one of them. */
-export function threadGrid(threads: number, work: (rowParts: number, columnParts: number) => number): { rowParts: number; columnParts: number } {
+export function threadGrid(
+  threads: number,
+  work: (rowParts: number, columnParts: number) => number,
+): { rowParts: number; columnParts: number } {
   let best = { rowParts: 1, columnParts: threads };
   let least = Infinity;
   for (let rowParts = 1; rowParts <= threads; rowParts++) {

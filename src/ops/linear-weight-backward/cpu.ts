@@ -51,7 +51,10 @@ function planOf({ threads, blas }: Team, { rows, width, segments }: Pick<WeightB
 }
 
 /** Bytes of scratch that `weightBackwardCalls` needs. */
-export function weightBackwardScratchBytes(team: Team, operands: Pick<WeightBackwardOperands, 'rows' | 'width' | 'segments'>): number {
+export function weightBackwardScratchBytes(
+  team: Team,
+  operands: Pick<WeightBackwardOperands, 'rows' | 'width' | 'segments'>,
+): number {
   return team.threads * planOf(team, operands).threadBytes;
 }
 

@@ -20,6 +20,10 @@ export const linearWeightBackward = defineOp({
   check({ dy, dWeight, dBias }, { segments }, { axes: { K } }) {
     checkSegments('linear_weight_backward', dy!, dWeight, segments, K!);
     const needed = Math.max(...segments.map(({ start, count }) => start + count));
-    if (dBias && sizeOf(dBias.shape) < needed) throw new MatMambaError('SHAPE', `linear_weight_backward: 'dBias' expected at least (${needed}), got ${formatShape(dBias.shape)}`);
+    if (dBias && sizeOf(dBias.shape) < needed)
+      throw new MatMambaError(
+        'SHAPE',
+        `linear_weight_backward: 'dBias' expected at least (${needed}), got ${formatShape(dBias.shape)}`,
+      );
   },
 });

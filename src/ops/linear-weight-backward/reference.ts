@@ -25,6 +25,10 @@ export const linearWeightBackwardReference: Reference = ({ x, dy, dWeight, dBias
   if (dWeight) results['dWeight'] = addedWeightGradient(x!, dy!, dWeight, segments);
   // The bias is the column of a weight whose input is always 1.
   const ones = { shape: [...dy!.shape.slice(0, -1), 1], data: new Float64Array(dy!.data.length / dy!.shape.at(-1)!).fill(1) };
-  if (dBias) results['dBias'] = { ...addedWeightGradient(ones, dy!, { ...dBias, shape: [dBias.shape[0]!, 1] }, segments), shape: dBias.shape };
+  if (dBias)
+    results['dBias'] = {
+      ...addedWeightGradient(ones, dy!, { ...dBias, shape: [dBias.shape[0]!, 1] }, segments),
+      shape: dBias.shape,
+    };
   return results;
 };
