@@ -1,6 +1,6 @@
 /** The MatMamba vision model: patches and a class token through the stack of nested layers, pooled and classified. */
 
-import type { JsonObject } from '../checkpoint/index.ts';
+import { type JsonObject, writeFileAtomic } from '../checkpoint/index.ts';
 import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } from '../elastic/granularity.ts';
 import { refuseUnknownKeys, throwIfAborted } from '../errors.ts';
 import type { Graph, Sym } from '../graph/graph.ts';
@@ -35,6 +35,8 @@ export class MatMamba2Vision extends Model {
   readonly config: MatMamba2VisionConfig;
   /** The layers' own widths, used when a call names none. */
   readonly layers: readonly { readonly mixer: LayerFlags }[];
+  /** Names of the classes, saved beside the weights as `labels.json`. */
+  labels: readonly string[] | undefined;
   readonly #stack: StackShape;
 
   private constructor({ config, stack, parameters }: Declared, runtime: ModelRuntime) {
@@ -103,6 +105,10 @@ export class MatMamba2Vision extends Model {
 
   protected configJson(): JsonObject {
     return configToJson(this.config);
+  }
+
+  protected override async saveCompanions(folder: string): Promise<void> {
+    if (this.labels) await writeFileAtomic(`${folder}/labels.json`, `${JSON.stringify(this.labels, undefined, 1)}\n`);
   }
 
   #trace(graph: Graph, batch: number, dims: readonly number[]): void {

@@ -32,9 +32,14 @@ export class FolderLog implements RunLog {
     await this.#events?.scalars(step, scalars);
   }
 
-  async validation(step: number, losses: Readonly<Record<string, number>>): Promise<void> {
-    await this.#lines?.append({ step, validation: losses });
-    await this.#events?.scalars(step, named('validation/loss', losses));
+  /** `accuracy`: the share of images whose likeliest class is right, by label. */
+  async validation(
+    step: number,
+    losses: Readonly<Record<string, number>>,
+    accuracy?: Readonly<Record<string, number>>,
+  ): Promise<void> {
+    await this.#lines?.append({ step, validation: losses, ...(accuracy && { accuracy }) });
+    await this.#events?.scalars(step, { ...named('validation/loss', losses), ...named('validation/accuracy', accuracy ?? {}) });
   }
 
   async flush(): Promise<void> {

@@ -1,6 +1,6 @@
 /** Image files to pixels in Node, by sharp, an optional dependency that is loaded when an image is first decoded. */
 
-import { access } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { MatMambaError, messageOf } from '../errors.ts';
 import { type Tensor, tensor } from '../tensor/tensor.ts';
 import { type ImageTransform, normalisePixels } from './preprocess.ts';
@@ -23,30 +23,59 @@ async function loadSharp(): Promise<Sharp> {
   }
 }
 
+/** A part of an image, in pixels from its upper left corner. */
+export interface ImagePart {
+  readonly left: number;
+  readonly top: number;
+  readonly width: number;
+  readonly height: number;
+}
+
 /**
  * An image file as the model's input (1, 3, S, S): turned upright, in sRGB without its alpha, scaled and cut.
  * @throws FILE when it cannot be read, FORMAT when it is damaged or no image, DEVICE without sharp
  */
 export async function readImage(path: string, transform: ImageTransform): Promise<Tensor> {
+  const { size } = transform;
+  const values = new Float32Array(3 * size * size);
+  normalisePixels(await readPixels(path, transform), transform, values);
+  return tensor(values, [1, 3, size, size]);
+}
+
+/**
+ * An image file as interleaved 8-bit RGB (S, S, 3). The centre is cut out, or the part that `choose` picks from the
+ * upright image's width and height.
+ * @throws FILE when it cannot be read, FORMAT when it is damaged or no image, DEVICE without sharp
+ */
+export async function readPixels(
+  path: string,
+  { size, resize }: Pick<ImageTransform, 'size' | 'resize'>,
+  choose?: (width: number, height: number) => ImagePart,
+): Promise<Uint8Array> {
   const sharp = await loadSharp();
-  await access(path).catch((cause: NodeJS.ErrnoException) => {
+  const content = await readFile(path).catch((cause: NodeJS.ErrnoException) => {
     throw new MatMambaError(
       'FILE',
       cause.code === 'ENOENT' ? `there is no file ${path}` : `cannot read ${path}: ${cause.message}`,
-      { cause },
+      {
+        cause,
+      },
     );
   });
-  const { size, resize } = transform;
   let pixels: Uint8Array;
   try {
-    pixels = await sharp(path)
-      .autoOrient()
-      .toColourspace('srgb')
-      .removeAlpha()
-      .resize({ width: resize, height: resize, fit: 'cover', position: 'centre', kernel: 'cubic', fastShrinkOnLoad: false })
-      .extract({ left: Math.round((resize - size) / 2), top: Math.round((resize - size) / 2), width: size, height: size })
-      .raw({ depth: 'uchar' })
-      .toBuffer();
+    const upright = sharp(content).autoOrient().toColourspace('srgb').removeAlpha();
+    const options = { kernel: 'cubic', fastShrinkOnLoad: false } as const;
+    if (choose) {
+      const { autoOrient } = await sharp(content).metadata();
+      upright.extract(choose(autoOrient.width, autoOrient.height)).resize({ ...options, width: size, height: size, fit: 'fill' });
+    } else {
+      const margin = Math.round((resize - size) / 2);
+      upright
+        .resize({ ...options, width: resize, height: resize, fit: 'cover', position: 'centre' })
+        .extract({ left: margin, top: margin, width: size, height: size });
+    }
+    pixels = await upright.raw({ depth: 'uchar' }).toBuffer();
   } catch (cause) {
     throw new MatMambaError('FORMAT', `${path} cannot be decoded: ${messageOf(cause).split('\n')[0]}`, {
       hint: 'it is damaged or no image; JPEG, PNG, WebP, GIF, AVIF and TIFF are read',
@@ -54,9 +83,7 @@ export async function readImage(path: string, transform: ImageTransform): Promis
     });
   }
   const channels = pixels.length / (size * size);
-  const values = new Float32Array(3 * size * size);
-  normalisePixels(channels === 3 ? pixels : threeChannels(pixels, channels), transform, values);
-  return tensor(values, [1, 3, size, size]);
+  return channels === 3 ? pixels : threeChannels(pixels, channels);
 }
 
 /** Grey pixels, should a decoder leave them grey, as RGB. */
