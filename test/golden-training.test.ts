@@ -61,7 +61,7 @@ for (const folder of GOLDEN_FOLDERS) {
           const inputs = { ids: golden['ids']!.array, targets: golden['targets']!.array, scale, seed: new Int32Array(3) };
           const accumulate = async (level: number): Promise<number> => {
             const dims = Array.from({ length: lm.config.nLayer }, () => lm.config.dModel / level);
-            const shape: TrainingShape = { batch, length, dims, recompute, projDropRate: 0, dropPathRate: 0 };
+            const shape: TrainingShape = { batch, length, dims, recompute, projDropRate: 0, dropPathRate: 0, distill: 0 };
             return mean(await engine.accumulate(shape, inputs));
           };
           for (const [step, expected] of figures.train.entries()) {
@@ -99,7 +99,7 @@ for (const folder of GOLDEN_FOLDERS) {
       let total = 0;
       for (const level of LEVELS) {
         const dims = Array.from({ length: nLayer }, () => dModel / level);
-        const shape: TrainingShape = { batch, length: 0, dims, recompute: false, projDropRate: 0, dropPathRate: 0 };
+        const shape: TrainingShape = { batch, length: 0, dims, recompute: false, projDropRate: 0, dropPathRate: 0, distill: 0 };
         total += mean(await engine.accumulate(shape, inputs)) / LEVELS.length;
       }
       expect(Math.abs(total - figures.loss)).toBeLessThan(LOSS_TOLERANCE);

@@ -241,8 +241,11 @@ export class MatMambaLMHeadModel extends Model {
     const sequence = { batch, length, training: trainingInputs(graph, shape) };
     const h = graph.in('backbone.embedding', () => embedding({ ids, weight: table }).y);
     const y = traceStack(graph, h, this.#stack, dims, declared, sequence, []);
+    // The teacher is the full width without dropout; no gradient is asked of it.
+    const full = dims.map(() => this.config.dModel);
+    const teacher = shape.distill > 0 ? traceStack(graph, h, this.#stack, full, declared, { batch, length }, []) : undefined;
     const dWeight = graph.parameter(gradientSpec(declared.get(weight.value.name)!));
-    const head = graph.in('lm_head', () => linearCrossEntropyBackward({ x: y, weight, targets, dLoss, dWeight }));
+    const head = graph.in('lm_head', () => linearCrossEntropyBackward({ x: y, weight, targets, dLoss, teacher, dWeight }, { distill: shape.distill }));
     graph.output('loss', head.loss);
     traceBackward(graph, y, head.dx, shape.recompute);
   }

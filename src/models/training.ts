@@ -22,6 +22,8 @@ export interface TrainingShape {
   readonly recompute: boolean;
   readonly projDropRate: number;
   readonly dropPathRate: number;
+  /** Share of the target that the full-width model's own prediction takes (language models); 0: none. */
+  readonly distill: number;
 }
 
 /**

@@ -29,6 +29,15 @@ export const MOMENTS = ['m', 'v'] as const;
 
 export type Moment = (typeof MOMENTS)[number];
 
+/** Where a number is none. */
+export interface BadElement {
+  readonly kind: 'weight' | 'gradient';
+  /** Of the parameter. */
+  readonly name: string;
+  readonly element: number;
+  readonly value: number;
+}
+
 function momentSpec({ name, shape, layout }: ParameterSpec, moment: Moment): ParameterSpec {
   return { name: `${name}#${moment}`, shape, layout, precise: true };
 }
@@ -66,8 +75,8 @@ export class TrainingEngine {
 
   /** Adds one micro-batch's gradients; returns the loss of every token (B * T) or image (B). @throws ABORTED, MEMORY */
   async accumulate(shape: TrainingShape, inputs: ProgramInputs, options: CallOptions = {}): Promise<Float32Array> {
-    const { batch, length, dims, recompute, projDropRate, dropPathRate } = shape;
-    const key = ['train', batch, length, dims, recompute, projDropRate, dropPathRate].join('/');
+    const { batch, length, dims, recompute, projDropRate, dropPathRate, distill } = shape;
+    const key = ['train', batch, length, dims, recompute, projDropRate, dropPathRate, distill].join('/');
     const { loss } = await this.#model.runtime.run(key, (graph) => this.#model.traceTraining(graph, shape), inputs, options);
     return loss!;
   }
@@ -95,12 +104,13 @@ export class TrainingEngine {
     return this.#model.runtime.weight(`${name}#${moment}`);
   }
 
-  /** The first parameter whose gradient is not finite, and which element. */
-  firstBadGradient(): { name: string; element: number; value: number } | undefined {
-    for (const [i, weight] of this.gradients().entries()) {
-      const values = weight.read(0, weight.spec.shape[0]!);
+  /** The first parameter that is not finite, itself or its gradient, and which element. */
+  firstBad(kind: 'weight' | 'gradient'): BadElement | undefined {
+    for (const spec of this.#parameters) {
+      const { name, shape } = kind === 'weight' ? spec : gradientSpec(spec);
+      const values = this.#model.runtime.weight(name).read(0, shape[0]!);
       const element = values.findIndex((value) => !Number.isFinite(value));
-      if (element >= 0) return { name: this.#parameters[i]!.name, element, value: values[element]! };
+      if (element >= 0) return { kind, name: spec.name, element, value: values[element]! };
     }
     return undefined;
   }

@@ -55,7 +55,7 @@ export async function trainLanguageModel(options: LanguageRunOptions): Promise<R
     vocabSize: model.vocabSize,
     seed: recipe.seed,
     sampling: options.sampling,
-    microBatches: microBatchesOfStep(recipe) * communicator.size,
+    microBatches: microBatchesOfStep(recipe),
   });
   await using held = validationData === undefined ? undefined : await TokenSet.open(await listTokenFiles(validationData, 'val'));
   if (held && held.length <= length) {
@@ -70,7 +70,7 @@ export async function trainLanguageModel(options: LanguageRunOptions): Promise<R
     resume,
     {
       ...options,
-      facts: { config: model.config, sampling: options.sampling, tokens: loader.tokens },
+      facts: { model: options.config, initFrom: options.initFrom ?? null, sampling: options.sampling, tokens: loader.tokens },
       lossesPerRow: length,
       validate: held && (() => heldOutLosses(model, held, options)),
       log: new FolderLog(out),
@@ -80,7 +80,7 @@ export async function trainLanguageModel(options: LanguageRunOptions): Promise<R
   );
 }
 
-/** Micro-batches of all levels in a step, on one process. */
+/** Micro-batches of all levels in a step, over all processes. */
 function microBatchesOfStep({ batch, microBatch, strategy }: RunOptions['recipe']): number {
   return Math.max(1, Math.floor(batch / microBatch)) * ((strategy.levels?.length ?? 4) + (strategy.mixes ?? 0));
 }

@@ -35,6 +35,8 @@ export interface RecipeOptions {
   readonly adamw: AdamWOptions;
   readonly projDropRate: number;
   readonly dropPathRate: number;
+  /** Share of the target that narrower widths take from the full model's prediction, when the strategy distils. */
+  readonly distillation: number;
   readonly seed: number;
 }
 
@@ -124,14 +126,14 @@ export async function runTraining(
   const microBatches = recipe.strategy.strategy === 'joint' ? perLevel : perLevel * choices;
   const strategy = createStrategy({ ...recipe.strategy, dModel, nLayer, microBatches, seed });
   if (communicator.rank === 0)
-    await keepOptions(out, { ...recipe, ...options.facts, length: options.length }, resume !== undefined);
+    await keepOptions(out, { ...factsOf(recipe, rowsAtOnce), ...options.facts, length: options.length }, resume !== undefined);
 
   const engine = await TrainingEngine.attach(model, recipe.adamw);
   const declared = [...model.parameters.declared.values()];
+  const log = communicator.rank === 0 ? options.log : undefined;
   try {
     const before = resume ? await readProgress(resume.folder) : { step: 0, bestLoss: null };
     if (resume) await loadMoments(resume.folder, engine, declared);
-    const log = communicator.rank === 0 ? options.log : undefined;
     await log?.start(before.step);
     const shape: Pick<TrainingShape, 'length' | 'recompute' | 'projDropRate' | 'dropPathRate'> = {
       length: options.length,
@@ -152,6 +154,7 @@ export async function runTraining(
         batch: rowsAtOnce,
         lossesPerRow: options.lossesPerRow,
         shape,
+        distillation: recipe.distillation,
         seed,
         validateEvery: options.validateEvery,
         saveEvery: options.saveEvery,
@@ -184,9 +187,21 @@ export async function runTraining(
     await log?.close();
     const last = await store.latest();
     return { firstStep: before.step, steps: schedule.totalSteps, bestLoss, last: last?.folder ?? out };
+  } catch (error) {
+    // What went wrong counts, not that the log cannot be closed either.
+    await log?.close().catch(() => {});
+    throw error;
   } finally {
     engine.dispose();
   }
+}
+
+/**
+ * What a resume must repeat of a recipe. In `joint` every level sees its rows of a step however they are cut up; in
+ * `sample` the cut over all ranks decides which rows a level sees.
+ */
+function factsOf(recipe: RecipeOptions, rowsAtOnce: number): object {
+  return { ...recipe, microBatch: recipe.strategy.strategy === 'joint' ? null : rowsAtOnce };
 }
 
 async function readProgress(folder: string): Promise<Progress> {

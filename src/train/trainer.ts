@@ -62,6 +62,8 @@ export interface TrainerOptions {
   /** Losses in a row: tokens of a sequence, 1 for an image. */
   readonly lossesPerRow: number;
   readonly shape: Pick<TrainingShape, 'length' | 'recompute' | 'projDropRate' | 'dropPathRate'>;
+  /** Share of the target that the full model's prediction takes in parts that the strategy marks. */
+  readonly distillation: number;
   readonly seed: number;
   readonly validateEvery: number;
   readonly saveEvery: number;
@@ -125,12 +127,13 @@ async function runStep(options: TrainerOptions, queue: Prefetch, step: number, r
   const sums = new Float64Array(parts.length);
   const random = new Random(seed, 'dropout');
   const [key0, key1] = [random.uint32() | 0, random.uint32() | 0];
-  for (const [i, { widths, weight, index }] of parts.entries()) {
+  for (const [i, { widths, weight, index, distill }] of parts.entries()) {
     const inputs = await queue.take(step, index);
     const scale = new Float32Array(mine * lossesPerRow).fill(weight / (batch * lossesPerRow));
-    // Masks are those of the global batch, however many ranks share it.
-    const given = { ...inputs, scale, seed: Int32Array.of(key0 ^ (step * parts.length + index), key1, rows.start) };
-    const loss = await engine.accumulate({ ...shape, batch: mine, dims: widths }, given, {});
+    // Masks go by the row of the whole step, however it is cut into micro-batches and shared by ranks.
+    const given = { ...inputs, scale, seed: Int32Array.of(key0 ^ step, key1, index * batch + rows.start) };
+    const taught = distill ? options.distillation : 0;
+    const loss = await engine.accumulate({ ...shape, batch: mine, dims: widths, distill: taught }, given, {});
     for (const value of loss) sums[i]! += value;
   }
   await communicator.allReduceSum(sums);
@@ -161,9 +164,9 @@ async function validate({ communicator, hooks }: TrainerOptions, step: number, b
 }
 
 function divergence(engine: TrainingEngine, step: number, losses: Record<string, number>): MatMambaError {
-  const bad = engine.firstBadGradient();
+  const bad = engine.firstBad('weight') ?? engine.firstBad('gradient');
   const where = bad
-    ? `the gradient of ${bad.name} is ${bad.value} at element ${bad.element}`
+    ? `the ${bad.kind} ${bad.name} is ${bad.value} at element ${bad.element}`
     : 'the norm of the gradients is not finite';
   const list = Object.entries(losses).map(([label, loss]) => `${label}: ${loss.toFixed(4)}`);
   return new MatMambaError('WEIGHTS', `step ${step + 1} diverged: ${where} (${list.join(', ')})`, {
