@@ -55,8 +55,9 @@ function trainInto(out: string, given: Partial<VisionRunOptions> = {}): Promise<
       schedule: { peak: 1e-2, warmupSteps: 3, totalSteps: STEPS },
       adamw: { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.05, maxNorm: 1 },
       projDropRate: 0.1,
-      dropPathRate: 0.1, distillation: 0,
+      dropPathRate: 0.1,
       distillation: 0,
+
       seed: 1,
     },
     recompute: false,
