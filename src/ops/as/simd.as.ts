@@ -56,16 +56,50 @@ export function exp1(x: f32): f32 {
   return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);
 }
 
+/** Of `onePlusExp4`: bounds, -log2(e), 1.5 * 2^23 (adding it rounds), 1, and 2^f on [-1/2, 1/2] within 8e-8. */
+const SIGMOID: usize = memory.data<f32>(
+  [87, -87, -1.44269504, 12582912, 1, 0.0013276471854, 0.0096755415410, 0.0555071327573, 0.2402211972005, 0.6931469670623, 1.0000000716554],
+  16,
+);
+
+/**
+ * 1 + exp(-x), relative error below 1e-6, below 1e-7 where |x| < 1. A third of the time of `exp4`: engines build a
+ * vector constant anew wherever it is used, so these are loaded; and pmin and pmax are one instruction.
+ */
+@inline
+function onePlusExp4(x: v128): v128 {
+  const z = f32x4.pmin(f32x4.pmax(x, v128.load32_splat(SIGMOID, 4)), v128.load32_splat(SIGMOID));
+  const scale = v128.load32_splat(SIGMOID, 8);
+  const shift = v128.load32_splat(SIGMOID, 12);
+  const n = madd(z, scale, shift);
+  const f = madd(z, scale, f32x4.sub(shift, n));
+  let p = madd(v128.load32_splat(SIGMOID, 20), f, v128.load32_splat(SIGMOID, 24));
+  p = madd(p, f, v128.load32_splat(SIGMOID, 28));
+  p = madd(p, f, v128.load32_splat(SIGMOID, 32));
+  p = madd(p, f, v128.load32_splat(SIGMOID, 36));
+  p = madd(p, f, v128.load32_splat(SIGMOID, 40));
+  // The low bits of n are the exponent.
+  return f32x4.add(v128.load32_splat(SIGMOID, 16), i32x4.add(p, i32x4.shl(n, 23)));
+}
+
 /** 1 / (1 + exp(-x)). */
 @inline
 export function sigmoid4(x: v128): v128 {
-  return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), exp4(f32x4.neg(x))));
+  return f32x4.div(v128.load32_splat(SIGMOID, 16), onePlusExp4(x));
 }
 
 /** x / (1 + exp(-x)). */
 @inline
 export function silu4(x: v128): v128 {
-  return f32x4.div(x, f32x4.add(f32x4.splat(1), exp4(f32x4.neg(x))));
+  return f32x4.div(x, onePlusExp4(x));
+}
+
+/** The slope of `silu4`: s (1 + x (1 - s)), s = 1 / (1 + exp(-x)). */
+@inline
+export function siluSlope4(x: v128): v128 {
+  const s = sigmoid4(x);
+  const one = v128.load32_splat(SIGMOID, 16);
+  return f32x4.mul(s, madd(x, f32x4.sub(one, s), one));
 }
 
 /** log(1 + u) for u in [0, 1], relative error below 3e-7: 2 atanh(u / (2 + u)). */
@@ -101,30 +135,4 @@ export function keepLanes(x: v128, count: i32): v128 {
 export function shareStart(total: i32, unit: i32, thread: i32, threads: i32): i32 {
   const units = (total + unit - 1) / unit;
   return min(total, <i32>((<i64>units * thread) / threads) * unit);
-}
-
-/** Of `fastSilu4`: bounds, -log2(e), 1.5 * 2^23 (adding it rounds), 1, and 2^f on [-1/2, 1/2] within 8e-8. */
-const FAST_SILU: usize = memory.data<f32>(
-  [87, -87, -1.44269504, 12582912, 1, 0.0013276471854, 0.0096755415410, 0.0555071327573, 0.2402211972005, 0.6931469670623, 1.0000000716554],
-  16,
-);
-
-/**
- * x / (1 + exp(-x)), relative error below 1e-6, below 1e-7 where |x| < 1. A third of the time of `silu4`: engines
- * build a vector constant anew wherever it is used, so these are loaded; and pmin and pmax are one instruction.
- */
-@inline
-export function fastSilu4(x: v128): v128 {
-  const z = f32x4.pmin(f32x4.pmax(x, v128.load32_splat(FAST_SILU, 4)), v128.load32_splat(FAST_SILU));
-  const scale = v128.load32_splat(FAST_SILU, 8);
-  const shift = v128.load32_splat(FAST_SILU, 12);
-  const n = madd(z, scale, shift);
-  const f = madd(z, scale, f32x4.sub(shift, n));
-  let p = madd(v128.load32_splat(FAST_SILU, 20), f, v128.load32_splat(FAST_SILU, 24));
-  p = madd(p, f, v128.load32_splat(FAST_SILU, 28));
-  p = madd(p, f, v128.load32_splat(FAST_SILU, 32));
-  p = madd(p, f, v128.load32_splat(FAST_SILU, 36));
-  p = madd(p, f, v128.load32_splat(FAST_SILU, 40));
-  // The low bits of n are the exponent.
-  return f32x4.div(x, f32x4.add(v128.load32_splat(FAST_SILU, 16), i32x4.add(p, i32x4.shl(n, 23))));
 }

@@ -8,7 +8,7 @@
  * results repeat bit for bit.
  */
 
-import { COLUMN_ALIGN, keepLanes, madd, padded, shareStart } from '../as/simd.as';
+import { COLUMN_ALIGN, keepLanes, madd, padded, shareStart, siluSlope4 } from '../as/simd.as';
 
 const STEPS_PER_UNIT: i32 = 64;
 const TAPS: i32 = 4;
@@ -55,31 +55,6 @@ function sumBytes(a: Conv1dSiluBackwardArguments): usize {
 @inline
 function ownBytes(a: Conv1dSiluBackwardArguments): usize {
   return sumBytes(a) + (<usize>(STEPS_PER_UNIT + TAPS) << 4);
-}
-
-/** Of `slope4`: bounds, -log2(e), 1.5 * 2^23 (adding it rounds), 1, and 2^f on [-1/2, 1/2] within 8e-8. */
-const SLOPE: usize = memory.data<f32>(
-  [87, -87, -1.44269504, 12582912, 1, 0.0013276471854, 0.0096755415410, 0.0555071327573, 0.2402211972005, 0.6931469670623, 1.0000000716554],
-  16,
-);
-
-/** silu'(x) = s (1 + x (1 - s)), s = 1 / (1 + exp(-x)); with loaded constants, as `fastSilu4`. */
-@inline
-function slope4(x: v128): v128 {
-  const z = f32x4.pmin(f32x4.pmax(x, v128.load32_splat(SLOPE, 4)), v128.load32_splat(SLOPE));
-  const scale = v128.load32_splat(SLOPE, 8);
-  const shift = v128.load32_splat(SLOPE, 12);
-  const n = madd(z, scale, shift);
-  const f = madd(z, scale, f32x4.sub(shift, n));
-  let p = madd(v128.load32_splat(SLOPE, 20), f, v128.load32_splat(SLOPE, 24));
-  p = madd(p, f, v128.load32_splat(SLOPE, 28));
-  p = madd(p, f, v128.load32_splat(SLOPE, 32));
-  p = madd(p, f, v128.load32_splat(SLOPE, 36));
-  p = madd(p, f, v128.load32_splat(SLOPE, 40));
-  const one = v128.load32_splat(SLOPE, 16);
-  // The low bits of n are the exponent.
-  const s = f32x4.div(one, f32x4.add(one, i32x4.add(p, i32x4.shl(n, 23))));
-  return f32x4.mul(s, madd(x, f32x4.sub(one, s), one));
 }
 
 export function conv1dSiluBackward(args: usize, thread: i32, threads: i32): void {
@@ -145,7 +120,7 @@ function fourColumns(a: Conv1dSiluBackwardArguments, b: i32, t0: i32, t1: i32, c
   for (let g = own; g < known; g += 16, from += xStep, dy += dyStep) {
     const x3 = v128.load(from);
     const sum = madd(w3, x3, madd(w2, x2, madd(w1, x1, madd(w0, x0, bias))));
-    v128.store(g, keepLanes(f32x4.mul(v128.load(dy), slope4(sum)), real));
+    v128.store(g, keepLanes(f32x4.mul(v128.load(dy), siluSlope4(sum)), real));
     x0 = x1;
     x1 = x2;
     x2 = x3;

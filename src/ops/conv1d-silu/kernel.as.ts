@@ -5,7 +5,7 @@
  * window, after its outputs: nobody else reads or writes that part of the window, so no barrier is needed.
  */
 
-import { COLUMN_ALIGN, fastSilu4, keepLanes, madd, shareStart } from '../as/simd.as';
+import { COLUMN_ALIGN, keepLanes, madd, shareStart, silu4 } from '../as/simd.as';
 
 const STEPS_PER_UNIT: i32 = 32;
 
@@ -144,10 +144,10 @@ function fourRows(x: usize, xStep: usize, y: usize, yStep: usize, weight: usize,
     const v3 = v128.load(x3 + c);
     const v4 = v128.load(x4 + c);
     const v5 = v128.load(x5 + c);
-    v128.store(y + c, fastSilu4(madd(w3, v3, madd(w2, v2, madd(w1, v1, madd(w0, v128.load(x + c), start))))));
-    v128.store(y + yStep + c, fastSilu4(madd(w3, v4, madd(w2, v3, madd(w1, v2, madd(w0, v1, start))))));
-    v128.store(y + 2 * yStep + c, fastSilu4(madd(w3, v5, madd(w2, v4, madd(w1, v3, madd(w0, v2, start))))));
-    v128.store(y + 3 * yStep + c, fastSilu4(madd(w3, v128.load(x6 + c), madd(w2, v5, madd(w1, v4, madd(w0, v3, start))))));
+    v128.store(y + c, silu4(madd(w3, v3, madd(w2, v2, madd(w1, v1, madd(w0, v128.load(x + c), start))))));
+    v128.store(y + yStep + c, silu4(madd(w3, v4, madd(w2, v3, madd(w1, v2, madd(w0, v1, start))))));
+    v128.store(y + 2 * yStep + c, silu4(madd(w3, v5, madd(w2, v4, madd(w1, v3, madd(w0, v2, start))))));
+    v128.store(y + 3 * yStep + c, silu4(madd(w3, v128.load(x6 + c), madd(w2, v5, madd(w1, v4, madd(w0, v3, start))))));
   }
 }
 
@@ -160,7 +160,7 @@ function oneRow(x0: usize, x1: usize, x2: usize, x3: usize, y: usize, weight: us
     sum = madd(v128.load(weight + weightStep + c), v128.load(x1 + c), sum);
     sum = madd(v128.load(weight + 2 * weightStep + c), v128.load(x2 + c), sum);
     sum = madd(v128.load(weight + 3 * weightStep + c), v128.load(x3 + c), sum);
-    v128.store(y + c, fastSilu4(sum));
+    v128.store(y + c, silu4(sum));
   }
 }
 
@@ -175,7 +175,7 @@ function anyRow(a: Conv1dSiluArguments, xRow: usize, window: usize, t: i32, y: u
       const x = source(a, xRow, window, t - taps + 1 + k);
       if (x != 0) sum = madd(v128.load(weight + <usize>k * weightStep + c), v128.load(x + c), sum);
     }
-    v128.store(y + c, fastSilu4(sum));
+    v128.store(y + c, silu4(sum));
   }
 }
 

@@ -3,7 +3,7 @@
  * With s = sigmoid(z): silu(z) = z s and silu'(z) = s (1 + z (1 - s)).
  */
 
-import { keepLanes, madd, padded, shareStart, sigmoid4, silu4, sumLanes } from '../as/simd.as';
+import { keepLanes, madd, padded, shareStart, silu4, siluSlope4, sumLanes } from '../as/simd.as';
 
 @unmanaged
 class GatedNormBackwardArguments {
@@ -24,13 +24,6 @@ class GatedNormBackwardArguments {
   width: i32;
   normBeforeGate: i32;
   eps: f32;
-}
-
-/** silu'(z). */
-@inline
-export function siluSlope4(z: v128): v128 {
-  const s = sigmoid4(z);
-  return f32x4.mul(s, madd(z, f32x4.sub(f32x4.splat(1), s), f32x4.splat(1)));
 }
 
 export function gatedNormBackward(address: usize, thread: i32, threads: i32): void {

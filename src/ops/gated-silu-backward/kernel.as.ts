@@ -1,7 +1,6 @@
 /** Gradient of x * silu(z) of each row; rows are dealt to the threads. */
 
-import { keepLanes, padded, shareStart, silu4 } from '../as/simd.as';
-import { siluSlope4 } from '../gated-norm-backward/kernel.as';
+import { keepLanes, padded, shareStart, silu4, siluSlope4 } from '../as/simd.as';
 
 @unmanaged
 class GatedSiluBackwardArguments {
