@@ -57,7 +57,6 @@ function trainInto(out: string, given: Partial<VisionRunOptions> = {}): Promise<
       projDropRate: 0.1,
       dropPathRate: 0.1,
       distillation: 0,
-
       seed: 1,
     },
     recompute: false,
