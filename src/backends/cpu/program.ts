@@ -294,8 +294,9 @@ function weightBytesRead(weight: CpuWeight, node: GraphNode): number {
   const elementBytes = { f32: 4, bf16: 2, f16: 2, i8: 1 }[weight.dtype];
   if (weight.layout !== 'matrix') return 4 * sizeOf(weight.shape);
   const segments = node.attributes['segments'] as readonly Segment[] | undefined;
-  const x = node.inputs['x'];
-  const rows =
-    segments?.reduce((sum, { count }) => sum + count, 0) ?? (x ? weight.shape[0]! : rowsOf([...node.inputs['ids']!.shape, 1]));
+  const { x, ids } = node.inputs;
+  // Rows that tokens look up; optimizer and norms pass over all.
+  const lookedUp = ids && !x ? rowsOf([...ids.shape, 1]) : weight.shape[0]!;
+  const rows = segments?.reduce((sum, { count }) => sum + count, 0) ?? lookedUp;
   return elementBytes * rows * (x?.width ?? weight.stride);
 }

@@ -1,4 +1,4 @@
-/** `matmamba bench`: how fast this machine runs a model. */
+/** `matmamba bench`: how fast this machine runs and trains a model. */
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -15,13 +15,14 @@ import {
   cpuSuite,
   profilePhases,
 } from '../../bench/cpu-suite.ts';
-import { describeMachine } from '../../bench/machine.ts';
+import { type Machine, describeMachine } from '../../bench/machine.ts';
 import { ProfileTotals } from '../../bench/profile-totals.ts';
 import { MatMambaError } from '../../errors.ts';
 import { describeModel, hasLevel } from '../../models/description.ts';
 import { PRESETS, PRESET_NAMES, isPresetName } from '../../models/presets.ts';
 import { randomWeights } from '../../models/weight-sources.ts';
 import { UsageError, type CheckedArguments } from '../arguments.ts';
+import { benchTraining, trainBenchModels } from '../bench/train-cpu.ts';
 import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
 import { locateModel, specOf } from '../models.ts';
@@ -32,7 +33,7 @@ import { Progress, withProgress } from '../progress.ts';
 import { formatCount, formatNumber, table } from '../text-layout.ts';
 import { writeModel } from '../write-model.ts';
 
-const SUITES = ['cpu'] as const;
+const SUITES = ['cpu', 'train-cpu'] as const;
 const DEFAULT_MODEL = 'lm-130m';
 
 const args: ArgsDef = {
@@ -40,16 +41,20 @@ const args: ArgsDef = {
   model: {
     ...modelArgs.model,
     valueHint: 'DIR|ID|PRESET',
-    description: `a language model; a preset has random weights (default ${DEFAULT_MODEL})`,
+    description: `a language model; a preset has random weights (default ${DEFAULT_MODEL}); train-cpu: some of books-10m, lm-130m (default both)`,
   },
   dtype: { type: 'string', valueHint: 'LIST', description: `some of ${WEIGHT_DTYPES.join(', ')} (default f32,bf16,int8)` },
   level: { type: 'string', valueHint: 'LIST', description: 'levels (default 1,2,4,8)' },
   threads: { type: 'string', valueHint: 'LIST', description: 'thread counts (default 1 and one per core)' },
   blas: { type: 'string', valueHint: 'LIST', description: 'some of on, off (default both where there is a BLAS)' },
-  prompt: { type: 'string', valueHint: 'N', description: 'tokens of the prompt', default: '512' },
+  prompt: { type: 'string', valueHint: 'N', description: 'tokens of the prompt, or of a training sequence', default: '512' },
   tokens: { type: 'string', valueHint: 'N', description: 'tokens of one timed decode', default: '16' },
   repeat: { type: 'string', valueHint: 'N', description: 'repetitions at least', default: '3' },
-  quick: { type: 'boolean', description: 'levels 1 and 8, all cores, two repetitions: about a minute' },
+  recompute: { type: 'boolean', description: 'train-cpu: activations are computed again instead of kept' },
+  quick: {
+    type: 'boolean',
+    description: 'levels 1 and 8, all cores, two repetitions: about a minute; train-cpu: books-10m, all levels',
+  },
   ops: { type: 'boolean', description: 'time every op of the model instead, by the profiler' },
   ...jsonArgs,
 };
@@ -64,6 +69,7 @@ const options = z.object({
   prompt: whole(1, 4096),
   tokens: whole(1),
   repeat: whole(1),
+  recompute: flag,
   quick: flag,
   ops: flag,
   json: flag,
@@ -71,19 +77,23 @@ const options = z.object({
 
 export const benchCommand = defineCliCommand({
   name: 'bench',
-  description: 'how fast this machine runs a model: prompts, single tokens, matrix products',
+  description: 'how fast this machine runs a model: prompts, single tokens, matrix products; and how fast it trains one',
   args,
   options,
   examples: [
     { command: 'matmamba bench --quick', says: 'about a minute' },
     { command: 'matmamba bench cpu --dtype f32,int8 --level 1 --threads 2', says: 'some of it' },
     { command: 'matmamba bench --ops --dtype bf16 --level 4', says: 'where the time goes' },
+    { command: 'matmamba bench train-cpu --model books-10m', says: 'training steps' },
     { command: 'matmamba bench --model books-10m --json > speed.jsonl', says: 'for programs' },
   ],
   notes: [
     'Figures are medians; +-: half of the range between the quartiles. A first run that compiles is not counted. prefill: one prompt with the ' +
       'logits of its last token. decode: one token at a time with its logits. matrix: the input projection of a layer for a whole prompt. ' +
       'vector: the head for one token, a matrix larger than the caches. With --json: one object for the machine, then one for every figure.',
+    'train-cpu: one joint step, forward and backward at every level, clipping and AdamW; tokens of all levels count. GFLOP/s: 6 for every token ' +
+      'and element of the matrices that its level uses, and 15 for every element of the states; of GEMM: that as a share of one large product ' +
+      'under the same settings. in products: share of the time in matrix products, by the profiler, and their own speed as a share of GEMM. memory: the largest resident size.',
   ],
   run: bench,
 });
@@ -97,18 +107,52 @@ async function bench(given: Options, _checked: CheckedArguments, io: Io): Promis
       `other work keeps this machine busy (load ${formatNumber(machine.load)} on ${machine.cores} cores): expect low figures`,
     );
   const blasNow = await blasLibrary();
+  if (given.suite === 'train-cpu') {
+    await benchTrainCpu(given, machine, blasNow, io);
+    return;
+  }
   const { folder, name, dModel, cleanUp } = await benchModel(given, io);
   try {
     const settings = settingsOf(given, dModel, blasNow.available);
     if (given.json) io.json({ kind: 'machine', ...machine, blas: blasNow.description, model: name });
     else {
-      io.line(`${machine.cpu}, ${machine.cores} cores; Node ${machine.node}, ${machine.platform}; matmamba ${machine.version}`);
+      io.line(machineLine(machine));
       io.line(`BLAS: ${blasNow.description}; model ${name}, prompt of ${given.prompt} tokens\n`);
     }
     await (given.ops ? benchOps(given, folder, settings, io) : benchSpeeds(given, folder, settings, io));
   } finally {
     await cleanUp();
   }
+}
+
+async function benchTrainCpu(
+  given: Options,
+  machine: Machine & { readonly version: string },
+  blasNow: { available: boolean; description: string },
+  io: Io,
+): Promise<void> {
+  const { model, quick, ops, repeat, recompute, json, prompt } = given;
+  if (given.dtype) throw new UsageError('--dtype is for the cpu suite', 'models are trained in float32');
+  const models = trainBenchModels(model ?? (quick ? 'books-10m' : undefined));
+  const { levels, threads, blas } = settingsOf({ ...given, level: given.level ?? [1, 2, 4, 8] }, 0, blasNow.available);
+  if (json) io.json({ kind: 'machine', ...machine, blas: blasNow.description });
+  else io.line(`${machineLine(machine)}\nBLAS: ${blasNow.description}\n`);
+  const repetition = { least: quick ? 2 : repeat, most: 50, budgetMs: quick ? 500 : 5000 };
+  const suite = {
+    models,
+    levels,
+    threads,
+    blas,
+    recompute: recompute === true,
+    lengthTokens: prompt,
+    repetition,
+    signal: io.signal,
+  };
+  await benchTraining(suite, { json: json === true, ops: ops === true }, io);
+}
+
+function machineLine({ cpu, cores, node, platform, version }: Machine & { readonly version: string }): string {
+  return `${cpu}, ${cores} cores; Node ${node}, ${platform}; matmamba ${version}`;
 }
 
 interface Settings {
