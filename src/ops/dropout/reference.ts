@@ -4,7 +4,7 @@ import { philox } from '../../tensor/random.ts';
 /** 1 / (1 - rate) or 0 for number `index` of a stream; shared with `drop_path`. */
 export function keepScale(index: number, seed: HostValue, stream: number, rate: number): number {
   const block = new Uint32Array(4);
-  philox(Math.floor(index / 4), 0, stream, 1, seed.data[0]!, seed.data[1]!, block);
+  philox(Math.floor(index / 4) >>> 0, Math.floor(index / 2 ** 34), stream, 1, seed.data[0]!, seed.data[1]!, block);
   return (block[index % 4]! >>> 8) * 2 ** -24 < rate ? 0 : 1 / (1 - rate);
 }
 
