@@ -245,7 +245,9 @@ export class MatMambaLMHeadModel extends Model {
     const full = dims.map(() => this.config.dModel);
     const teacher = shape.distill > 0 ? traceStack(graph, h, this.#stack, full, declared, { batch, length }, []) : undefined;
     const dWeight = graph.parameter(gradientSpec(declared.get(weight.value.name)!));
-    const head = graph.in('lm_head', () => linearCrossEntropyBackward({ x: y, weight, targets, dLoss, teacher, dWeight }, { distill: shape.distill }));
+    const head = graph.in('lm_head', () =>
+      linearCrossEntropyBackward({ x: y, weight, targets, dLoss, teacher, dWeight }, { distill: shape.distill }),
+    );
     graph.output('loss', head.loss);
     traceBackward(graph, y, head.dx, shape.recompute);
   }
