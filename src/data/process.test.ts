@@ -3,24 +3,16 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { buildPackage } from '../../test/support/built.ts';
 import { withFolder } from '../checkpoint/testing.ts';
-import {
-  buildCommand,
-  folderBytes,
-  gzip,
-  jsonLines,
-  parquetFile,
-  sampleDocuments,
-  sampleTokenizer,
-  writeFiles,
-} from './testing.ts';
+import { folderBytes, gzip, jsonLines, parquetFile, sampleDocuments, sampleTokenizer, writeFiles } from './testing.ts';
 
 let command = '';
 beforeAll(() => {
-  command = buildCommand();
+  command = join(dirname(fileURLToPath(buildPackage('matmamba-data-test'))), 'cli/main.js');
 });
 
 interface Outcome {

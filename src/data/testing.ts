@@ -1,11 +1,7 @@
 /** What the tests of this folder share: texts, a small tokenizer, files of every kind, and reading back what was made. */
 
-import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { Random } from '../tensor/random.ts';
 import { countWords, trainBytePairs } from './train-bpe.ts';
@@ -102,17 +98,4 @@ export async function tokensOf(folder: string): Promise<number[]> {
     for (let at = 1024; at < bytes.length; at += 2) tokens.push(bytes.readUInt16LE(at));
   }
   return tokens;
-}
-
-/** Compiles the package for tests that start processes and threads; returns the path of its command. */
-export function buildCommand(): string {
-  const root = fileURLToPath(new URL('../../', import.meta.url));
-  const target = join(root, 'node_modules/.cache/matmamba-data-test');
-  const tsc = join(dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc');
-  const flags = ['-p', join(root, 'tsconfig.json'), '--outDir', target, '--declaration', 'false', '--sourceMap', 'false'];
-  const { stdout } = spawnSync(process.execPath, [tsc, ...flags]);
-  const command = join(target, 'cli/main.js');
-  // Type errors have a check of their own; files are written all the same.
-  if (!existsSync(command)) throw new Error(`the package could not be compiled: ${String(stdout)}`);
-  return command;
 }
