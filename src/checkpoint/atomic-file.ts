@@ -41,7 +41,7 @@ export class AtomicFile {
   static async create(path: string, open: OpenForWriting = openNew): Promise<AtomicFile> {
     const { basename, dirname, join } = await import('node:path');
     const random = Math.floor(Math.random() * 2 ** 48).toString(36);
-    const temporary = join(dirname(path), `.${basename(path).slice(0, 200)}.${random}.tmp`);
+    const temporary = join(dirname(path), `.${basename(path).slice(0, 200)}.${random}.${process.pid}.tmp`);
     try {
       return new AtomicFile(path, temporary, await open(temporary));
     } catch (cause) {

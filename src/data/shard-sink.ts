@@ -7,7 +7,7 @@
 
 import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Manifest } from './manifest.ts';
+import { type Manifest, manifestName } from './manifest.ts';
 import { ShardWriter, type ShardFile, removeLeftovers } from './shard-writer.ts';
 
 export interface ShardSinkOptions {
@@ -44,7 +44,8 @@ export class ShardSink {
   async begin(): Promise<void> {
     const { folder, rank, ranks } = this.#options;
     const mine = (name: string): boolean => isShardOf(name, rank, ranks);
-    await removeLeftovers(folder, mine);
+    const manifest = manifestName(rank, ranks);
+    await removeLeftovers(folder, (name) => name === manifest || mine(name));
     const kept = new Set(this.#manifest.shards.map(({ file }) => file));
     for (const name of await readdir(folder))
       if (mine(name) && !kept.has(name)) await unlink(join(folder, name)).catch(() => undefined);

@@ -138,11 +138,12 @@ export class ShardWriter {
 
 const temporaryName = (name: string): string => `.${name}.${process.pid}.tmp`;
 
-/** Removes what runs that were killed left behind of the shards whose name fits. */
+/** Removes what runs that were killed left behind of the files whose name fits; atomic files add a random part to it. */
 export async function removeLeftovers(folder: string, isMine: (name: string) => boolean): Promise<void> {
   for (const name of await readdir(folder).catch(() => [])) {
     const found = /^\.(.+)\.(\d+)\.tmp$/.exec(name);
-    if (found && isMine(found[1]!) && !isRunning(Number(found[2]))) await unlink(join(folder, name)).catch(() => undefined);
+    if (found && (isMine(found[1]!) || isMine(found[1]!.replace(/\.\w+$/, ''))) && !isRunning(Number(found[2])))
+      await unlink(join(folder, name)).catch(() => undefined);
   }
 }
 
