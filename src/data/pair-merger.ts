@@ -6,53 +6,12 @@
  */
 
 import { byteAlphabet } from '../text/byte-table.ts';
+import { NumberHeap } from '../text/number-heap.ts';
 import type { ByteLevelTokenizer } from './byte-level.ts';
 
 /** Ids fit 16 bits here, so a pair is one number. */
 const PAIR = 2 ** 16;
 const POSITIONS = 2 ** 28;
-
-/** A heap of numbers, the lowest first. */
-export class NumberHeap {
-  readonly #entries: number[] = [];
-
-  get size(): number {
-    return this.#entries.length;
-  }
-
-  push(entry: number): void {
-    const heap = this.#entries;
-    let hole = heap.length;
-    heap.push(entry);
-    while (hole > 0) {
-      const parent = (hole - 1) >> 1;
-      if (heap[parent]! <= entry) break;
-      heap[hole] = heap[parent]!;
-      hole = parent;
-    }
-    heap[hole] = entry;
-  }
-
-  /** The lowest; the heap must not be empty. */
-  pop(): number {
-    const heap = this.#entries;
-    const lowest = heap[0]!;
-    const last = heap.pop()!;
-    const { length } = heap;
-    if (length === 0) return lowest;
-    let hole = 0;
-    for (;;) {
-      let child = 2 * hole + 1;
-      if (child >= length) break;
-      if (child + 1 < length && heap[child + 1]! < heap[child]!) child++;
-      if (heap[child]! >= last) break;
-      heap[hole] = heap[child]!;
-      hole = child;
-    }
-    heap[hole] = last;
-    return lowest;
-  }
-}
 
 export class PairMerger {
   /** `a * 2^16 + b` to `rank * 2^16 + id of the pair`. */

@@ -10,7 +10,7 @@
 import { byteAlphabet } from '../text/byte-table.ts';
 import { MatMambaError } from '../errors.ts';
 import { WORD_PATTERN } from './byte-level.ts';
-import { NumberHeap } from './pair-merger.ts';
+import { NumberHeap } from '../text/number-heap.ts';
 
 export const END_TOKEN = '<|endoftext|>';
 /** The end token and the bytes. */

@@ -52,7 +52,6 @@ export interface CpuNode {
   segments(name: string): readonly Segment[];
   number(name: string): number;
   flag(name: string): boolean;
-  text(name: string): string;
   readonly threads: number;
   /** A system BLAS answers `blas_sgemm`. */
   readonly blas: boolean;

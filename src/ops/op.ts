@@ -8,7 +8,7 @@
  */
 
 import { MatMambaError } from '../errors.ts';
-import { type Attributes, type Graph, type GraphNode, type OpDefinition, type Sym, rowsOf } from '../graph/graph.ts';
+import { type Attributes, type Graph, type GraphNode, type OpDefinition, type Sym } from '../graph/graph.ts';
 import { type Shape, formatShape } from '../tensor/tensor.ts';
 
 /** Sizes of the axes of one call: letters by name, `rows` for the product of the leading axes, `leading` themselves. */
@@ -161,13 +161,6 @@ export function defineOp<I extends string, O extends string, A extends Attribute
 
 function shapeOf(declaration: string, { axes, leading }: CallShapes): Shape {
   return declaration.split(' ').flatMap((letter) => (letter === '*' ? leading : [axes[letter]!]));
-}
-
-/** The batch and the length of rows (B, T, ...); a single sequence (T, ...) is a batch of one. */
-export function batchAndLength(shape: Shape): { batch: number; length: number } {
-  const rows = rowsOf(shape);
-  const length = shape.at(-2) ?? 1;
-  return { batch: rows / length, length };
 }
 
 /** A kernel that a backend does not have, with the reason that `capabilities()` shows. */

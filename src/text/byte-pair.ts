@@ -8,6 +8,8 @@
  * Byte strings are JavaScript strings of characters 0 to 255, which makes them cheap keys of a `Map`.
  */
 
+import { NumberHeap } from './number-heap.ts';
+
 /** Joins bytes to a string of characters 0 to 255. */
 export function byteString(bytes: Uint8Array): string {
   let text = '';
@@ -26,8 +28,8 @@ export class BytePairMerger {
   #next = new Int32Array(64);
   #previous = new Int32Array(64);
   #rank = new Int32Array(64);
-  /** A binary heap of `rank * 2^31 + offset`; entries that no longer hold are skipped when they come up. */
-  readonly #heap: number[] = [];
+  /** Candidates as `rank * 2^31 + offset`; entries that no longer hold are skipped when they come up. */
+  readonly #heap = new NumberHeap();
 
   /** @param ranks every byte string of the vocabulary with its rank, which is also its token id. */
   constructor(ranks: ReadonlyMap<string, number>) {
@@ -70,8 +72,8 @@ export class BytePairMerger {
       previous[at] = at - 1;
     }
     for (let at = 0; at < length; at++) this.#rankPair(piece, at);
-    while (this.#heap.length > 0) {
-      const entry = popLowest(this.#heap);
+    while (this.#heap.size > 0) {
+      const entry = this.#heap.pop();
       const at = entry % POSITIONS;
       if (rank[at] !== (entry - at) / POSITIONS) continue;
       const swallowed = next[at]!;
@@ -90,36 +92,6 @@ export class BytePairMerger {
     const end = middle < piece.length ? this.#next[middle]! : Infinity;
     const found = end - at <= this.#longest ? this.#ranks.get(piece.slice(at, end)) : undefined;
     this.#rank[at] = found ?? NO_RANK;
-    if (found !== undefined) pushEntry(this.#heap, found * POSITIONS + at);
+    if (found !== undefined) this.#heap.push(found * POSITIONS + at);
   }
-}
-
-function pushEntry(heap: number[], entry: number): void {
-  let hole = heap.length;
-  heap.push(entry);
-  while (hole > 0) {
-    const parent = (hole - 1) >> 1;
-    if (heap[parent]! <= entry) break;
-    heap[hole] = heap[parent]!;
-    hole = parent;
-  }
-  heap[hole] = entry;
-}
-
-function popLowest(heap: number[]): number {
-  const lowest = heap[0]!;
-  const last = heap.pop()!;
-  const { length } = heap;
-  if (length === 0) return lowest;
-  let hole = 0;
-  for (;;) {
-    let child = 2 * hole + 1;
-    if (child >= length) break;
-    if (child + 1 < length && heap[child + 1]! < heap[child]!) child++;
-    if (heap[child]! >= last) break;
-    heap[hole] = heap[child]!;
-    hole = child;
-  }
-  heap[hole] = last;
-  return lowest;
 }

@@ -111,9 +111,6 @@ class ResolvedNode implements CpuNode {
   flag(name: string): boolean {
     return this.attributes[name] as boolean;
   }
-  text(name: string): string {
-    return this.attributes[name] as string;
-  }
 }
 
 /** What a program holds per node: its graph here, its calls in shared memory. */

@@ -50,12 +50,6 @@ export function exp4(x: v128): v128 {
   return f32x4.mul(p, power);
 }
 
-/** exp(x) of one number, as `exp4`. */
-@inline
-export function exp1(x: f32): f32 {
-  return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);
-}
-
 /** Of `onePlusExp4`: bounds, -log2(e), 1.5 * 2^23 (adding it rounds), 1, and 2^f on [-1/2, 1/2] within 8e-8. */
 const SIGMOID: usize = memory.data<f32>(
   [87, -87, -1.44269504, 12582912, 1, 0.0013276471854, 0.0096755415410, 0.0555071327573, 0.2402211972005, 0.6931469670623, 1.0000000716554],
