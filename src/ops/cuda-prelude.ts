@@ -16,7 +16,9 @@ struct __align__(2) bf16 { u16 bits; };
 struct __align__(2) f16 { u16 bits; };
 
 #ifndef MATMAMBA_EMULATED
+#ifndef INFINITY
 #define INFINITY __int_as_float(0x7f800000)
+#endif
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((u32)x.bits << 16); }

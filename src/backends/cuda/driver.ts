@@ -1,0 +1,66 @@
+/**
+ * What the CUDA backend asks of a device: memory, and recordings of copies, kernels and matrix products that are
+ * replayed as one. `gpu-driver.ts` answers it with libcuda, NVRTC and cuBLASLt; the tests have an emulator that runs the
+ * same kernels on the CPU. One stream: everything happens in the order it was asked for.
+ */
+
+import type { CudaLaunch } from '../../ops/cuda-kernel.ts';
+
+export interface DeviceFacts {
+  /** As the driver says it: `NVIDIA H200`. */
+  readonly name: string;
+  /** `sm_90`. */
+  readonly architecture: string;
+  readonly multiprocessors: number;
+  readonly memoryBytes: number;
+  /** Versions of driver and libraries, printable. */
+  readonly versions: string;
+}
+
+/** Page-locked host memory: device copies from and to it need no staging. */
+export interface HostBuffer {
+  readonly pointer: bigint;
+  readonly bytes: Uint8Array;
+  free(): void;
+}
+
+/** Copies between a host buffer and device memory. */
+export interface CopyLaunch {
+  readonly kind: 'to-device' | 'to-host';
+  readonly host: bigint;
+  readonly device: bigint;
+  readonly bytes: number;
+}
+
+export type DeviceLaunch = CudaLaunch | CopyLaunch;
+
+/** Launches recorded once (a CUDA graph). */
+export interface Recording {
+  /** Bytes it holds on the device beside the launches' operands, as far as they are known. */
+  readonly bytes: number;
+  /** Puts all launches on the stream. */
+  replay(): void;
+  /** Runs the launches one by one and says how long each took, ms. */
+  time(): Promise<readonly number[]>;
+  free(): void;
+}
+
+export interface CudaDriver {
+  readonly facts: DeviceFacts;
+  /** Device memory, 256-byte aligned, not cleared. @throws MEMORY naming what it was for and what is free */
+  allocate(bytes: number, what: string): bigint;
+  free(pointer: bigint): void;
+  hostBuffer(bytes: number): HostBuffer;
+  /** After all work asked for so far; these return when the copy is done. */
+  copyToDevice(device: bigint, from: Uint8Array): void;
+  copyToHost(to: Uint8Array, device: bigint): void;
+  fillZero(device: bigint, bytes: number): void;
+  /**
+   * Compiles and records.
+   * @throws DEVICE with the compiler's or library's words
+   */
+  record(launches: readonly DeviceLaunch[]): Recording;
+  /** Resolves when all work asked for so far is done. @throws DEVICE when some of it failed */
+  done(): Promise<void>;
+  dispose(): void;
+}
