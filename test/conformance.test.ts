@@ -18,8 +18,11 @@ const backends = await Promise.all([
 afterAll(() => Promise.all(backends.map((backend) => backend.dispose())));
 
 for (const backend of backends) {
-  const { threads, blas, simd } = backend.capabilities();
-  describe(`cpu, ${threads} thread(s), ${simd}, BLAS ${blas}`, () => {
+  const {
+    summary,
+    facts: { BLAS, SIMD },
+  } = backend.capabilities();
+  describe(`cpu, ${summary}, ${SIMD}, BLAS ${BLAS}`, () => {
     for (const opName of Object.keys(OPS) as OpName[]) {
       const storages: readonly WeightStorage[] = Object.values(OPS[opName].inputAxes).some((axes) => axes.startsWith('matrix'))
         ? WEIGHT_DTYPES

@@ -74,7 +74,7 @@ async function blockGradients(
 }
 
 for (const backend of backends) {
-  const { blas } = backend.capabilities();
+  const { BLAS: blas } = backend.capabilities().facts;
   for (const folder of GOLDEN_FOLDERS) {
     describe(`block gradients of ${basename(folder)}, BLAS ${blas}`, () => {
       for (const file of readdirSync(folder).filter((name) => name.startsWith('block'))) {

@@ -3,27 +3,37 @@
  * that is replayed with new inputs. Everything above this line is device-free.
  */
 
+import { MatMambaError } from '../errors.ts';
 import type { Graph, ParameterSpec } from '../graph/graph.ts';
 import type { DType, TypedArray } from '../tensor/dtype.ts';
 
-export const DEVICE_NAMES = ['cpu'] as const;
+export const DEVICE_NAMES = ['cpu', 'cuda'] as const;
 export type DeviceName = (typeof DEVICE_NAMES)[number];
 
 /** How matrices are stored on the device; everything else stays float32. */
 export const WEIGHT_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
 export type WeightStorage = (typeof WEIGHT_DTYPES)[number];
 
+/**
+ * What a model computes in. The storages are themselves: on a GPU `bf16` and `f16` are also the element of activations
+ * and products, and int8 weights are multiplied in bf16. `tf32` is float32 with TF32 products; `bf16-mixed`, for
+ * training, keeps float32 weights and multiplies bf16 copies of them. Both need a GPU.
+ */
+export const MODEL_DTYPES = [...WEIGHT_DTYPES, 'tf32', 'bf16-mixed'] as const;
+export type ModelDType = (typeof MODEL_DTYPES)[number];
+
 /** What a device can do here and why it was set up so; all values are printable. */
 export interface Capabilities {
   readonly device: DeviceName;
+  /** Worker threads of the host that compute; 0 where a GPU does. */
   readonly threads: number;
-  /** `relaxed` when the engine fuses multiply-adds, else `simd128`. */
-  readonly simd: string;
-  /** The BLAS library in use, or why there is none. */
-  readonly blas: string;
+  /** The device in a few words: `2 threads`, `NVIDIA H200`. */
+  readonly summary: string;
+  /** What else there is to know (SIMD, libraries, versions), by name. */
+  readonly facts: Readonly<Record<string, string>>;
   /** Largest number of bytes that weights, states and activations may take together. */
   readonly memoryLimitBytes: number;
-  readonly weightDtypes: readonly WeightStorage[];
+  readonly dtypes: readonly ModelDType[];
   /** Ops without a kernel on this device, with the reason. */
   readonly unsupported: Readonly<Record<string, string>>;
 }
@@ -108,14 +118,23 @@ export interface MemoryUse {
   readonly workBytes: number;
 }
 
+/** @throws DEVICE for a dtype that the device does not have */
+export function checkDType(dtype: ModelDType, { device, dtypes }: Capabilities): void {
+  if (dtypes.includes(dtype)) return;
+  throw new MatMambaError('DEVICE', `the dtype ${dtype} does not run on the device '${device}'`, {
+    hint: `dtypes there: ${dtypes.join(', ')}`,
+  });
+}
+
 /** A device. Calls may overlap; programs run one after another in the order they were asked for. */
 export interface Backend {
   readonly name: DeviceName;
   capabilities(): Capabilities;
   /** Converts and stores one weight. @throws MEMORY, ABORTED */
-  upload(spec: ParameterSpec, storage: WeightStorage, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight>;
+  upload(spec: ParameterSpec, dtype: ModelDType, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight>;
   createArena(): Arena;
-  compile(graph: Graph, weights: ReadonlyMap<string, DeviceWeight>, arena: Arena): Program;
+  /** @throws DEVICE for an op or dtype that the device lacks */
+  compile(graph: Graph, weights: ReadonlyMap<string, DeviceWeight>, arena: Arena, dtype: ModelDType): Program;
   /** A zeroed state of so many bytes. @throws MEMORY */
   createSlot(bytes: number): StateSlot;
   /** Resolves when everything asked for so far is done. */
@@ -123,9 +142,10 @@ export interface Backend {
   dispose(): Promise<void>;
 }
 
-/** What a parameter may be stored as: only matrices follow the model's dtype. */
-export function storageFor(spec: ParameterSpec, storage: WeightStorage): WeightStorage {
-  return spec.layout === 'matrix' && !spec.precise ? storage : 'f32';
+/** What a parameter is stored as: only matrices follow the model's dtype. */
+export function storageFor(spec: ParameterSpec, dtype: ModelDType): WeightStorage {
+  if (spec.layout !== 'matrix' || spec.precise) return 'f32';
+  return dtype === 'tf32' || dtype === 'bf16-mixed' ? 'f32' : dtype;
 }
 
 /** The tensor dtype that a stored weight is given back as by `stateDict()`. */

@@ -41,7 +41,7 @@ export async function linearSpeed(
       const graph = new Graph();
       const x = graph.input('x', [rows, k], 'f32');
       graph.output('y', linear({ x, weight: graph.parameter(spec) }, { segments: [{ start: 0, count: n }] }).y);
-      const program = backend.compile(graph, new Map([['weight', weight]]), arena);
+      const program = backend.compile(graph, new Map([['weight', weight]]), arena, dtype);
       const inputs = { x: ramp(rows * k, 1) };
       // The op's own time: copying inputs and results is no part of a product.
       const run = async (): Promise<number> => {

@@ -2,7 +2,7 @@
 
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
-import { type DeviceName, DEVICE_NAMES, WEIGHT_DTYPES, type WeightStorage } from '../backends/backend.ts';
+import { type DeviceName, DEVICE_NAMES, MODEL_DTYPES, type ModelDType } from '../backends/backend.ts';
 import type { WidthOptions } from '../elastic/granularity.ts';
 import { UsageError } from './arguments.ts';
 import type { Io } from './io.ts';
@@ -63,13 +63,13 @@ export const modelOptions = { model: text, revision: text, offline: flag };
 
 /** How it is held. */
 export const deviceArgs = {
-  dtype: { type: 'enum', options: [...WEIGHT_DTYPES], description: 'storage of the weights', default: 'f32' },
+  dtype: { type: 'enum', options: [...MODEL_DTYPES], description: 'storage of the weights; on a GPU also the precision', default: 'f32' },
   device: { type: 'enum', options: [...DEVICE_NAMES], description: 'where to run', default: 'cpu' },
   threads: { type: 'string', valueHint: 'N', description: 'worker threads (default: one per core)' },
   blas: { type: 'string', valueHint: 'auto|off|PATH', description: 'a system BLAS for large float32 products (default auto)' },
 } satisfies ArgsDef;
 export const deviceOptions = {
-  dtype: z.enum(WEIGHT_DTYPES).default('f32'),
+  dtype: z.enum(MODEL_DTYPES).default('f32'),
   device: z.enum(DEVICE_NAMES).default('cpu'),
   threads: whole(1, 256).optional(),
   blas: text,
@@ -77,7 +77,7 @@ export const deviceOptions = {
 
 export interface DeviceSettings {
   readonly device: DeviceName;
-  readonly dtype: WeightStorage;
+  readonly dtype: ModelDType;
   readonly threads?: number;
   readonly blas: string;
 }
@@ -85,7 +85,7 @@ export interface DeviceSettings {
 /** Options, then the environment, then defaults. @throws UsageError for a bad MATMAMBA_THREADS */
 export function deviceSettings(
   options: {
-    readonly dtype?: WeightStorage;
+    readonly dtype?: ModelDType;
     readonly device?: DeviceName;
     readonly threads?: number | undefined;
     readonly blas?: string | undefined;

@@ -84,13 +84,17 @@ function lastUses(graph: Graph): Map<number, number> {
   return last;
 }
 
-/** Plans the arena of a graph; `scratchBytes` says what each node needs while it runs. */
-export function planMemory(graph: Graph, scratchBytes: (node: GraphNode) => number): MemoryPlan {
+/** Plans the arena of a graph; `scratchBytes` says what each node needs while it runs, `bytesOf` what a value takes. */
+export function planMemory(
+  graph: Graph,
+  scratchBytes: (node: GraphNode) => number,
+  bytesOf: (value: Value) => number = arenaBytes,
+): MemoryPlan {
   const last = lastUses(graph);
   const list = new FreeList();
   const offsets = new Map<number, number>();
   const scratch = new Map<number, number>();
-  for (const sym of graph.inputs.values()) offsets.set(sym.value.id, list.take(arenaBytes(sym.value)));
+  for (const sym of graph.inputs.values()) offsets.set(sym.value.id, list.take(bytesOf(sym.value)));
   for (const [i, node] of graph.nodes.entries()) {
     const moved = new Set<number>();
     for (const [name, output] of Object.entries(node.outputs)) {
@@ -101,11 +105,11 @@ export function planMemory(graph: Graph, scratchBytes: (node: GraphNode) => numb
         source?.value.kind === 'value' &&
         last.get(source.value.id) === i &&
         !moved.has(source.value.id) &&
-        arenaBytes(source.value) === arenaBytes(output.value);
+        bytesOf(source.value) === bytesOf(output.value);
       if (takesOver) {
         offsets.set(output.value.id, offsets.get(source.value.id)!);
         moved.add(source.value.id);
-      } else offsets.set(output.value.id, list.take(arenaBytes(output.value)));
+      } else offsets.set(output.value.id, list.take(bytesOf(output.value)));
     }
     const bytes = scratchBytes(node);
     if (bytes > 0) {
@@ -115,7 +119,7 @@ export function planMemory(graph: Graph, scratchBytes: (node: GraphNode) => numb
     }
     const used = new Map([...Object.values(node.inputs), ...Object.values(node.outputs)].map((sym) => [sym.value.id, sym.value]));
     for (const [id, value] of used) {
-      if (isPlanned(value) && last.get(id) === i && !moved.has(id)) list.give(offsets.get(id)!, arenaBytes(value));
+      if (isPlanned(value) && last.get(id) === i && !moved.has(id)) list.give(offsets.get(id)!, bytesOf(value));
     }
   }
   return { offsets, scratch, bytes: list.end };

@@ -1,6 +1,6 @@
 /** What block, language model and vision model have in common: weights in and out, saving, memory, disposal. */
 
-import { type Capabilities, type WeightStorage, tensorDType } from '../backends/backend.ts';
+import { type Capabilities, type ModelDType, tensorDType } from '../backends/backend.ts';
 import {
   type CheckpointFormat,
   type JsonObject,
@@ -57,8 +57,8 @@ export abstract class Model implements AsyncDisposable {
   /** The original's `config.json` fields. */
   protected abstract configJson(): JsonObject;
 
-  /** Storage of matrices. */
-  get dtype(): WeightStorage {
+  /** What it computes in, and how matrices are stored. */
+  get dtype(): ModelDType {
     return this.runtime.dtype;
   }
 

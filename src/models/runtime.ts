@@ -7,12 +7,13 @@ import {
   type Arena,
   type Backend,
   type DeviceWeight,
+  type ModelDType,
   type OpProfile,
   type Program,
   type ProgramInputs,
   type WeightSource,
-  type WeightStorage,
-  WEIGHT_DTYPES,
+  MODEL_DTYPES,
+  checkDType,
   storageFor,
 } from '../backends/backend.ts';
 import { type DeviceOptions, acquireBackend } from '../backends/open.ts';
@@ -23,8 +24,11 @@ import type { ParameterDeclaration } from './parameters.ts';
 
 /** Where and how a model is held. */
 export interface ModelOptions extends DeviceOptions {
-  /** Storage of matrices: `f32` (default), `bf16`, `f16` or `int8`. Activations, norms and states are float32. */
-  readonly dtype?: WeightStorage | undefined;
+  /**
+   * `f32` (default), or the storage of matrices: `bf16`, `f16`, `int8`; on a GPU also `tf32` and `bf16-mixed`. Norms,
+   * states and the residual stream are float32 in all of them.
+   */
+  readonly dtype?: ModelDType | undefined;
   /** Stops loading. */
   readonly signal?: AbortSignal | undefined;
   /** Told of things that are odd but not wrong, such as unknown fields of a config file. */
@@ -49,7 +53,7 @@ export interface LoadProgress {
 
 export class ModelRuntime {
   readonly backend: Backend;
-  readonly dtype: WeightStorage;
+  readonly dtype: ModelDType;
   readonly #release: () => Promise<void>;
   readonly #weights = new Map<string, DeviceWeight>();
   readonly #arena: Arena;
@@ -57,7 +61,7 @@ export class ModelRuntime {
   #cacheBytes = 0;
   #disposing: Promise<void> | undefined;
 
-  private constructor(backend: Backend, release: () => Promise<void>, dtype: WeightStorage) {
+  private constructor(backend: Backend, release: () => Promise<void>, dtype: ModelDType) {
     this.backend = backend;
     this.dtype = dtype;
     this.#release = release;
@@ -75,16 +79,17 @@ export class ModelRuntime {
     onProgress?: (progress: LoadProgress) => void,
   ): Promise<ModelRuntime> {
     const dtype = options.dtype ?? 'f32';
-    if (!WEIGHT_DTYPES.includes(dtype)) {
-      const near = nearestWord(String(dtype), WEIGHT_DTYPES);
+    if (!MODEL_DTYPES.includes(dtype)) {
+      const near = nearestWord(String(dtype), MODEL_DTYPES);
       throw new MatMambaError('OPTION', `there is no dtype '${String(dtype)}'`, {
-        hint: near ? `did you mean '${near}'?` : `dtypes: ${WEIGHT_DTYPES.join(', ')}`,
+        hint: near ? `did you mean '${near}'?` : `dtypes: ${MODEL_DTYPES.join(', ')}`,
       });
     }
     const all = [...parameters];
     const { backend, release } = await acquireBackend(options);
     const runtime = new ModelRuntime(backend, release, dtype);
     try {
+      checkDType(dtype, backend.capabilities());
       runtime.#checkRoom(all);
       await runtime.#upload(all, sourceOf, options.signal, onProgress);
     } catch (error) {
@@ -187,11 +192,11 @@ export class ModelRuntime {
   }
 
   #checkRoom(parameters: readonly ParameterDeclaration[]): void {
-    const { memoryLimitBytes } = this.backend.capabilities();
-    const needed = (dtype: WeightStorage): number =>
+    const { memoryLimitBytes, dtypes } = this.backend.capabilities();
+    const needed = (dtype: ModelDType): number =>
       parameters.reduce((sum, spec) => sum + sizeOf(spec.shape) * elementBytes(storageFor(spec, dtype)), 0);
     if (needed(this.dtype) <= memoryLimitBytes) return;
-    const fitting = WEIGHT_DTYPES.filter((dtype) => needed(dtype) < 0.9 * memoryLimitBytes);
+    const fitting = dtypes.filter((dtype) => needed(dtype) < 0.9 * memoryLimitBytes);
     throw new MatMambaError(
       'MEMORY',
       `weights in ${this.dtype} take ${gigabytes(needed(this.dtype))}, the ${this.backend.name} backend holds ${gigabytes(memoryLimitBytes)}`,
@@ -219,7 +224,7 @@ export class ModelRuntime {
   #compile(trace: (graph: Graph) => void): Program {
     const graph = new Graph();
     trace(graph);
-    return this.backend.compile(graph, this.#weights, this.#arena);
+    return this.backend.compile(graph, this.#weights, this.#arena, this.dtype);
   }
 
   /** Marks a program as the latest used and drops the oldest beyond the bound. */
@@ -247,7 +252,7 @@ export class ModelRuntime {
   }
 }
 
-function elementBytes(storage: WeightStorage): number {
+function elementBytes(storage: ReturnType<typeof storageFor>): number {
   return { f32: 4, bf16: 2, f16: 2, int8: 1 }[storage];
 }
 

@@ -7,7 +7,7 @@
 import { MatMambaError } from '../errors.ts';
 import { gradientSpec } from '../graph/differentiate.ts';
 import type { Graph, ParameterSpec, Sym } from '../graph/graph.ts';
-import type { DeviceWeight, ProgramInputs } from '../backends/backend.ts';
+import type { DeviceWeight, ModelDType, ProgramInputs } from '../backends/backend.ts';
 import type { CallOptions } from '../models/runtime.ts';
 import type { TrainableModel, TrainingShape } from '../models/training.ts';
 import { adamw, clipFactor, squareSum } from '../ops/index.ts';
@@ -23,6 +23,9 @@ export interface AdamWOptions {
 }
 
 export const ADAMW_DEFAULTS: AdamWOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
+
+/** Dtypes whose weights are float32. */
+const TRAINED_DTYPES: ReadonlySet<ModelDType> = new Set(['f32', 'tf32', 'bf16-mixed']);
 
 /** The buffers that AdamW keeps beside a parameter. */
 export const MOMENTS = ['m', 'v'] as const;
@@ -63,9 +66,9 @@ export class TrainingEngine {
    * @throws OPTION for another dtype, MEMORY
    */
   static async attach(model: TrainableModel, options: Partial<AdamWOptions> = {}): Promise<TrainingEngine> {
-    if (model.runtime.dtype !== 'f32') {
+    if (!TRAINED_DTYPES.has(model.runtime.dtype)) {
       throw new MatMambaError('OPTION', `a model in ${model.runtime.dtype} cannot be trained`, {
-        hint: 'load it with dtype f32',
+        hint: `load it with dtype ${[...TRAINED_DTYPES].join(' or ')}`,
       });
     }
     const engine = new TrainingEngine(model, { ...ADAMW_DEFAULTS, ...options });

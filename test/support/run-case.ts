@@ -1,6 +1,6 @@
 /** Runs one conformance case on a backend and compares every result with the float64 reference. */
 
-import type { Backend, DeviceWeight, StateSlot, WeightStorage } from '../../src/backends/backend.ts';
+import type { Backend, DeviceWeight, ModelDType, StateSlot } from '../../src/backends/backend.ts';
 import { Graph, type ParameterSpec, type Sym } from '../../src/graph/graph.ts';
 import { CONFORMANCE } from '../../src/ops/all-cases.ts';
 import { type HostValue, type OpCase, type OperandCase, fillOperand } from '../../src/ops/cases.ts';
@@ -35,8 +35,8 @@ export function relativeError(got: ArrayLike<number>, expected: ArrayLike<number
   return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
 }
 
-/** Runs `testCase` with its matrices stored as `storage`; the reference sees the weights as they were stored. */
-export async function runCase(backend: Backend, opName: OpName, testCase: OpCase, storage: WeightStorage): Promise<CaseResult> {
+/** Runs `testCase` in a dtype; the reference sees the weights as they were stored. */
+export async function runCase(backend: Backend, opName: OpName, testCase: OpCase, dtype: ModelDType): Promise<CaseResult> {
   const op = OPS[opName] as unknown as Op;
   const graph = new Graph();
   const weights = new Map<string, DeviceWeight>();
@@ -52,7 +52,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
       const spec = { ...parameterSpec(name, layout, operand), precise: /^d[A-Z]/.test(name) };
       const columns = data.length / operand.shape[0]!;
       const source = Float32Array.from(data);
-      const weight = await backend.upload(spec, storage, {
+      const weight = await backend.upload(spec, dtype, {
         rows: (first, count) => source.subarray(first * columns, (first + count) * columns),
       });
       weights.set(name, weight);
@@ -72,9 +72,9 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
       operands[name] = graph.state({ name, shape, offset: 0 });
       host[name] = { shape: operand.shape, data };
     } else {
-      const dtype = operand.dtype ?? 'f32';
-      operands[name] = graph.input(name, operand.shape, dtype);
-      inputs[name] = dtype === 'i32' ? Int32Array.from(data) : Float32Array.from(data);
+      const element = operand.dtype ?? 'f32';
+      operands[name] = graph.input(name, operand.shape, element);
+      inputs[name] = element === 'i32' ? Int32Array.from(data) : Float32Array.from(data);
       host[name] = { shape: operand.shape, data };
     }
   }
@@ -84,7 +84,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
   const outputs = op(operands, testCase.attributes ?? {});
   for (const [name, sym] of Object.entries(outputs)) graph.output(name, sym);
   const arena = backend.createArena();
-  const program = backend.compile(graph, weights, arena);
+  const program = backend.compile(graph, weights, arena, dtype);
   /** A first run whose traces in the state are undone: results must not depend on what ran before. */
   const replayOnce = async (): Promise<void> => {
     await program.run(inputs);

@@ -11,6 +11,7 @@ import {
   type Backend,
   type Capabilities,
   type DeviceWeight,
+  type ModelDType,
   type Program,
   type StateSlot,
   type WeightSource,
@@ -90,13 +91,17 @@ export class CpuBackend implements Backend, CpuHost {
     const unsupported = Object.entries(cpuKernels).flatMap(([op, kernel]) =>
       'unsupported' in kernel ? [[op, String(kernel.unsupported)]] : [],
     );
+    const { simd } = this.#module;
     return {
       device: 'cpu',
       threads: this.team.threads,
-      simd: this.#module.simd,
-      blas: this.#blasDescription,
+      summary: `${this.team.threads} thread${this.team.threads === 1 ? '' : 's'}`,
+      facts: {
+        SIMD: simd === 'relaxed' ? 'relaxed (fused multiply-adds)' : `${simd} (this engine has no relaxed SIMD)`,
+        BLAS: this.#blasDescription,
+      },
       memoryLimitBytes: HEAP_LIMIT_BYTES,
-      weightDtypes: WEIGHT_DTYPES,
+      dtypes: WEIGHT_DTYPES,
       unsupported: Object.fromEntries(unsupported),
     };
   }
@@ -107,8 +112,8 @@ export class CpuBackend implements Backend, CpuHost {
     return index;
   }
 
-  async upload(spec: ParameterSpec, storage: WeightStorage, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight> {
-    const stored = storageFor(spec, storage);
+  async upload(spec: ParameterSpec, modelDType: ModelDType, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight> {
+    const stored = storageFor(spec, modelDType);
     const dtype: WeightDType = stored === 'int8' ? 'i8' : stored;
     const groupSize = dtype === 'i8' ? source.quantised?.groupSize : undefined;
     const placed = storageOf(spec, dtype, groupSize === undefined ? {} : { groupSize });

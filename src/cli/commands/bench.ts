@@ -179,7 +179,7 @@ function settingsOf({ dtype, level, threads, blas, quick, ops }: Options, dModel
 
 async function blasLibrary(): Promise<{ available: boolean; description: string }> {
   const { backend, release } = await acquireBackend({ threads: 1 });
-  const { blas } = backend.capabilities();
+  const { BLAS: blas = 'none' } = backend.capabilities().facts;
   await release();
   return { available: !/^(off|none|no )/.test(blas), description: blas };
 }

@@ -95,17 +95,10 @@ async function machineInfo(given: Options, io: Io): Promise<void> {
         ['Node', `${machine.node}, ${machine.platform}`],
         ['processor', `${machine.cpu}, ${machine.cores} core${machine.cores === 1 ? '' : 's'} for this process`],
         ['memory', formatBytes(machine.memoryBytes)],
-        ['device', capabilities.device],
-        ['threads', String(capabilities.threads)],
-        [
-          'SIMD',
-          capabilities.simd === 'relaxed'
-            ? 'relaxed (fused multiply-adds)'
-            : `${capabilities.simd} (this engine has no relaxed SIMD)`,
-        ],
-        ['BLAS', capabilities.blas],
+        ['device', `${capabilities.device}: ${capabilities.summary}`],
+        ...Object.entries(capabilities.facts),
         ['memory limit', `${formatBytes(capabilities.memoryLimitBytes)} for weights, states and activations`],
-        ['dtypes', capabilities.weightDtypes.join(', ')],
+        ['dtypes', capabilities.dtypes.join(', ')],
         ...(unsupported.length > 0 ? [['not on this device', unsupported.join(', ')] as const] : []),
       ],
       io.columns,

@@ -10,7 +10,7 @@ import { UsageError } from '../arguments.ts';
 import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
 import { specOf } from '../models.ts';
-import { deviceOptions, flag, jsonArgs, text, whole } from '../options.ts';
+import { flag, jsonArgs, text, whole } from '../options.ts';
 import { withProgress } from '../progress.ts';
 import { formatBytes, formatCount, formatSeconds } from '../text-layout.ts';
 import { checkFolderIsFree, checkFormat, writeModel } from '../write-model.ts';
@@ -31,7 +31,7 @@ const options = z.object({
   config: text,
   out: text,
   seed: whole(0),
-  dtype: deviceOptions.dtype,
+  dtype: z.enum(WEIGHT_DTYPES).default('f32'),
   format: z.enum(['safetensors', 'pytorch']).default('safetensors'),
   force: flag,
   json: flag,
