@@ -81,8 +81,11 @@ export interface CudaNode {
   readonly scratch: bigint;
 }
 
-/** One kernel argument: a pointer, or a 32-bit integer or float. */
-export type CudaArgument = bigint | { readonly i32: number } | { readonly f32: number };
+/**
+ * One kernel argument: a pointer, or a 32-bit integer or float. A `table` is constant data that the program places in
+ * device memory once, 256-byte aligned, and passes as a pointer.
+ */
+export type CudaArgument = bigint | { readonly i32: number } | { readonly f32: number } | { readonly table: Uint8Array };
 export const i32 = (value: number): CudaArgument => ({ i32: value });
 export const f32 = (value: number): CudaArgument => ({ f32: value });
 
@@ -138,6 +141,13 @@ export interface CudaKernel {
   /** Bytes of scratch memory that the node needs while it runs (pointers are 0 when this is asked). */
   scratchBytes?(node: CudaNode): number;
   launches(node: CudaNode): readonly CudaLaunch[];
+  /**
+   * Launches that compute consecutive nodes of this op together, for ops with a node for every parameter. They take the
+   * place of the nodes' own; what one node alone computes for a later one of them need not be written.
+   */
+  group?(nodes: readonly CudaNode[]): readonly CudaLaunch[];
+  /** Bytes of scratch memory of `group`, given to the first node. */
+  groupScratchBytes?(nodes: readonly CudaNode[]): number;
 }
 
 /** `#define NAME value` lines in front of a kernel's source, one specialisation of it. */
