@@ -76,10 +76,20 @@ __device__ __forceinline__ void copy_async16(void *to, const void *from, bool va
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 /* Waits until at most N of the committed groups are still under way. */
 template <int N> __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory"); }
+/* 16 bytes that are read once and left out of the first-level cache. */
+__device__ __forceinline__ uint4 load_stream16(const void *from) {
+  uint4 v;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+  return v;
+}
 /* 2^x, about 2 ulp. */
 __device__ __forceinline__ float fast_exp2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * 1.4426950408889634f); }
 __device__ __forceinline__ float fast_reciprocal(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+#endif
+
+#ifdef MATMAMBA_EMULATED
+__device__ __forceinline__ uint4 load_stream16(const void *from) { return *(const uint4 *)from; }
 #endif
 
 #define FULL_WARP 0xffffffffu
