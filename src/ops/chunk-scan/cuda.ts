@@ -1,0 +1,75 @@
+/** CUDA launch of the chunk scan: step by step in float32 and when short, by chunks on tensor cores otherwise. */
+
+import { paddedColumns } from '../../graph/graph.ts';
+import {
+  type CudaArgument,
+  type CudaKernel,
+  type CudaNode,
+  type KernelLaunch,
+  cType,
+  defines,
+  f32,
+  i32,
+  parameterOperand,
+  rowOperand,
+} from '../cuda-kernel.ts';
+import { STEPS_SOURCE } from './cuda-steps.ts';
+
+/** Calls up to this long keep the state in registers from the first step to the last, without staging. */
+const LONGEST_SHORT = 8;
+/** As in `cuda-steps.ts`. */
+const STAGE = 16;
+
+function operandTypes(node: CudaNode): Record<string, string> {
+  const type = (name: string): string => cType(node.buffer(name).element);
+  return { TX: type('x'), TB: type('b'), TC: type('c'), TDT: type('dt'), TY: type('y') };
+}
+
+function scanArguments(node: CudaNode): CudaArgument[] {
+  const state = node.has('state') ? node.state('state') : undefined;
+  return [
+    ...['x', 'b', 'c', 'dt', 'y'].flatMap((name) => rowOperand(node, name)),
+    parameterOperand(node, 'dtBias'),
+    parameterOperand(node, 'aLog'),
+    parameterOperand(node, 'd'),
+    i32(Number(node.flag('dHasHdim'))),
+    f32(node.number('dtMin')),
+    f32(node.number('dtMax')),
+    state ? state.slotTable : 0n,
+    BigInt(state ? state.offset : 0),
+    node.has('slots') ? node.buffer('slots').pointer : 0n,
+    node.has('lengths') ? node.buffer('lengths').pointer : 0n,
+    i32(node.number('length')),
+    i32(node.buffer('dt').width),
+    i32(node.number('headdim')),
+  ];
+}
+
+function stepsLaunch(node: CudaNode): KernelLaunch {
+  const length = node.number('length');
+  const batch = node.number('batch');
+  const dState = node.buffer('b').width;
+  const laneElements = dState % 4 === 0 ? 4 * Math.ceil(dState / 32) : Math.ceil(dState / 8);
+  const warpChannels = laneElements <= 32 ? 8 : 4;
+  const channels = paddedColumns(node.buffer('x').width);
+  const short = length <= LONGEST_SHORT;
+  // As many warps a block as still give every multiprocessor work.
+  let warps = short ? 4 : 8;
+  while (warps > 1 && batch * Math.ceil(channels / (warpChannels * warps)) < 2 * node.multiprocessors) warps /= 2;
+  const columns = warps * warpChannels;
+  return {
+    kind: 'kernel',
+    source: defines({ N: dState, ...operandTypes(node) }) + STEPS_SOURCE,
+    entry: short ? 'scan_short' : 'scan_steps',
+    grid: [Math.ceil(channels / columns), batch],
+    block: 32 * warps,
+    ...(short ? {} : { sharedBytes: 4 * 2 * STAGE * (2 * 8 * laneElements + 3 * columns) }),
+    args: scanArguments(node),
+  };
+}
+
+export const chunkScanCuda: CudaKernel = {
+  launches(node) {
+    return [stepsLaunch(node)];
+  },
+};
