@@ -9,25 +9,24 @@ const BLOCK = 256;
 /** A block takes a piece of up to 4,096 floats, 4 a thread at a time; what is left behind the last 4 one by one. */
 const SOURCE = String.raw`
 struct Piece { float *weight; float *gradient; float *m; float *v; u32 count; u32 decay; };
-struct Step { float keep, rate, eps, first, firstRest, second, secondRest, inverse, factor; };
+struct Step { float keep, rate, eps, first, firstRest, second, secondRest, inverse; };
 
 __device__ __forceinline__ void update(float &w, float &g, float &m, float &v, const Step &step) {
-  float scaled = g * step.factor;
-  m = step.first * m + step.firstRest * scaled;
-  v = step.second * v + step.secondRest * (scaled * scaled);
+  m = step.first * m + step.firstRest * g;
+  v = step.second * v + step.secondRest * (g * g);
   w = step.keep * w - step.rate * (m / (sqrtf(v) * step.inverse + step.eps));
   g = 0.0f;
 }
 
-extern "C" __global__ void __launch_bounds__(256) adamw(const Piece *pieces, const float *factor, const float *settings) {
+extern "C" __global__ void __launch_bounds__(256) adamw(const Piece *pieces, const float *factors, const float *settings) {
   Piece piece = pieces[blockIdx.x];
+  float factor = *factors;
+  if (factor == 0.0f) return;
   Step step;
-  step.factor = *factor;
-  if (step.factor == 0.0f) return;
   step.first = settings[1];
-  step.firstRest = 1.0f - step.first;
+  step.firstRest = (1.0f - step.first) * factor;
   step.second = settings[2];
-  step.secondRest = 1.0f - step.second;
+  step.secondRest = (1.0f - step.second) * factor * factor;
   step.eps = settings[3];
   step.keep = piece.decay ? 1.0f - settings[0] * settings[4] : 1.0f;
   step.rate = settings[0] / settings[5];

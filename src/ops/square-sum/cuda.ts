@@ -7,7 +7,7 @@ import { pieceCount, pieceTable } from '../cuda-pieces.ts';
 const PIECE = 16384;
 
 /**
- * A block sums a piece of up to 16,384 floats to one partial sum; `total` adds the partial sums in float64, each thread
+ * A block of 256 threads sums a piece of up to 16,384 floats to one partial sum; `total` adds the partial sums in float64, each thread
  * its own in order and then the threads' by halves, so the order is always the same.
  */
 const SOURCE = String.raw`
@@ -18,10 +18,21 @@ extern "C" __global__ void __launch_bounds__(256) square_sum(const Piece *pieces
   Piece piece = pieces[blockIdx.x];
   u32 whole = piece.count & ~3u;
   float sums[4] = {};
-  #pragma unroll 4
-  for (u32 i = threadIdx.x * 4; i < whole; i += blockDim.x * 4) {
+  u32 at = threadIdx.x * 4;
+  /* Four loads under way at a time. */
+  for (; at + 12 * 256 < whole; at += 16 * 256) {
+    float x[4][4];
+    #pragma unroll
+    for (int k = 0; k < 4; k++) load_row<4>(x[k], piece.x + at + 4 * 256 * k);
+    #pragma unroll
+    for (int k = 0; k < 4; k++) {
+      #pragma unroll
+      for (int j = 0; j < 4; j++) sums[j] += x[k][j] * x[k][j];
+    }
+  }
+  for (; at < whole; at += 4 * 256) {
     float x[4];
-    load_row<4>(x, piece.x + i);
+    load_row<4>(x, piece.x + at);
     #pragma unroll
     for (int j = 0; j < 4; j++) sums[j] += x[j] * x[j];
   }
