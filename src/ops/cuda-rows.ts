@@ -175,14 +175,15 @@ export function forwardLayout(node: CudaNode, width: number, rows: number): RowL
   return rows <= 2 * node.multiprocessors ? rowLayout(width, 1, 1) : rowLayout(width, 4, 4);
 }
 
-/** Threads of a multiprocessor that rows of a backward kernel are spread over. */
-const BACKWARD_THREADS = 768;
-
-/** Rows of a backward kernel: one vector a lane, so that sums of parameter gradients fit in registers beside a row. */
+/**
+ * Rows of a backward kernel: one vector a lane, so that sums of parameter gradients fit in registers beside a row; as many
+ * blocks as are resident, 768 threads of a multiprocessor (80 registers each) or in float32 512.
+ */
 export function backwardLayout(node: CudaNode, width: number, rows: number): RowLayout & { readonly blocks: number } {
   const layout = rowLayout(width, 1, 8);
-  const resident = Math.max(1, Math.floor(BACKWARD_THREADS / layout.block));
-  return { ...layout, blocks: Math.min(Math.ceil(rows / layout.groups), resident * node.multiprocessors) };
+  const resident = Math.max(1, Math.floor((node.activation === 'f32' ? 512 : 768) / layout.block));
+  const blocks = Math.min(Math.ceil(rows / layout.groups), resident * node.multiprocessors);
+  return { ...layout, values: { ...layout.values, RESIDENT: resident }, blocks };
 }
 
 /** The launch that adds rows of partial sums, `count` of them, to one or two parameter gradients. */

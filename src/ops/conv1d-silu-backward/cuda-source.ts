@@ -5,7 +5,7 @@ export const BACKWARD_SOURCE = String.raw`
 /* With pre[t] = bias + sum_k w[k] x[t - TAPS + 1 + k], g[t] = dy[t] silu'(pre[t]): dx[u] = sum_k w[k] g[u + TAPS - 1 - k],
    and sums of g[t] x[t - TAPS + 1 + k] and g[t]. x, dy, dx: (batch, length, columns); partials: (gridDim.y, TAPS + 1,
    columns). A warp has a piece of steps of a sequence, a lane 4 columns of it; the piece's g are made to TAPS - 1 steps
-   beyond its end, for its dx. Four steps' loads are under way while the four before them are computed. */
+   beyond its end, for its dx. The loads of AHEAD steps are under way while the AHEAD before them are computed. */
 extern "C" __global__ void __launch_bounds__(256, 2) conv1d_silu_backward(
     const X *__restrict__ x, int x_stride, const DY *__restrict__ dy, int dy_stride, DX *__restrict__ dx, int dx_stride,
     const float *__restrict__ weight, const float *__restrict__ bias, float *__restrict__ partials, int batch, int length,
@@ -24,11 +24,11 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv1d_silu_backward(
   FIND_SEGMENT(column)
   if (!present) live = 0;
 
-  Packed<X, 4> next_x[4], before[TAPS - 1];
-  Packed<DY, 4> next_dy[4];
+  Packed<X, 4> next_x[AHEAD], before[TAPS - 1];
+  Packed<DY, 4> next_dy[AHEAD];
   auto load = [&](int first) {
     #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < AHEAD; i++) {
       clear(next_x[i]);
       clear(next_dy[i]);
       if (first + i < reach) {
@@ -53,14 +53,14 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv1d_silu_backward(
   float sums[SUMS][4] = {};
 #endif
 
-  for (int first = t0; first < end + TAPS - 1; first += 4) {
-    Packed<X, 4> own_x[4];
-    Packed<DY, 4> own_dy[4];
+  for (int first = t0; first < end + TAPS - 1; first += AHEAD) {
+    Packed<X, 4> own_x[AHEAD];
+    Packed<DY, 4> own_dy[AHEAD];
     #pragma unroll
-    for (int i = 0; i < 4; i++) { own_x[i] = next_x[i]; own_dy[i] = next_dy[i]; }
-    load(first + 4);
+    for (int i = 0; i < AHEAD; i++) { own_x[i] = next_x[i]; own_dy[i] = next_dy[i]; }
+    load(first + AHEAD);
     #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < AHEAD; i++) {
       int t = first + i;
       float now[4], g[4], out[4];
       unpack(now, own_x[i]);

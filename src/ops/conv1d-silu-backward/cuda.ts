@@ -21,16 +21,26 @@ interface Pieces {
   readonly blocks: number;
 }
 
-/** Pieces of about 32 steps, or fewer while that gives each multiprocessor less than two blocks. */
+/** What a piece costs beside its steps, in steps; and blocks of a multiprocessor. */
+const START_STEPS = 8;
+const RESIDENT = 2;
+
+/** The steps of a piece that let the launch end soonest: few beyond the pieces' ends, and full rounds of blocks. */
 function piecesOf(node: CudaNode): Pieces {
   const { total } = segmentColumns(node.segments('segments'));
   const taps = node.weight('weight').shape[2]!;
   const batch = node.number('batch');
   const length = node.number('length');
   const blocksOf = (steps: number): number => Math.ceil((batch * Math.ceil(length / steps)) / BLOCK_PIECES);
-  const enough = (steps: number): boolean => blocksOf(steps) * Math.ceil(total / BLOCK_COLUMNS) >= 2 * node.multiprocessors;
-  // Whole batches of four steps with the TAPS - 1 beyond the end.
-  const steps = ([36, 20].find((reach) => enough(reach - taps + 1)) ?? 12) - taps + 1;
+  const resident = RESIDENT * node.multiprocessors;
+  const rounds = (steps: number): number => Math.ceil((blocksOf(steps) * Math.ceil(total / BLOCK_COLUMNS)) / resident);
+  let best = { steps: 0, cost: Infinity };
+  // Whole batches of four steps with the taps - 1 beyond the end.
+  for (let reach = 12; reach <= 72; reach += 4) {
+    const cost = rounds(reach - taps + 1) * (reach + START_STEPS);
+    if (cost < best.cost) best = { steps: reach - taps + 1, cost };
+  }
+  const { steps } = best;
   return { total, taps, steps, pieces: Math.ceil(length / steps), blocks: blocksOf(steps) };
 }
 
@@ -50,6 +60,7 @@ export const conv1dSiluBackwardCuda: CudaKernel = {
       X: typeOf(node, 'x'),
       DY: typeOf(node, 'dy'),
       DX: typeOf(node, 'dx'),
+      AHEAD: node.activation === 'f32' ? 2 : 4,
       TRAINED: isTrained(node) ? 1 : 0,
       FAST: node.activation === 'f32' ? 0 : 1,
     };

@@ -6,17 +6,10 @@ export const TAPS_SOURCE = String.raw`
 __device__ __forceinline__ void load_taps(float (&w)[4][TAPS], float (&b)[4], const float *weight, const float *bias, int channel, int live) {
   #pragma unroll
   for (int j = 0; j < 4; j++) {
-    const float *from = weight + (i64)(channel + j) * TAPS;
     b[j] = j < live && bias ? bias[channel + j] : 0.0f;
-    if (j >= live) {
-      #pragma unroll
-      for (int k = 0; k < TAPS; k++) w[j][k] = 0.0f;
-    } else if constexpr (TAPS == 4) {
-      load_row<4>(w[j], from);
-    } else {
-      #pragma unroll
-      for (int k = 0; k < TAPS; k++) w[j][k] = from[k];
-    }
+    #pragma unroll
+    for (int k = 0; k < TAPS; k++) w[j][k] = 0.0f;
+    if (j < live) load_row<TAPS>(w[j], weight + (i64)(channel + j) * TAPS);
   }
 }
 __device__ __forceinline__ void zero_pads(float (&v)[4], int live) {
@@ -31,7 +24,7 @@ export const SEQUENCE_SOURCE = String.raw`
 /* y[t] = silu(bias + sum_k w[k] x[t - TAPS + 1 + k]); x, y: (batch, length, columns), state: (TAPS - 1, channels) in
    a slot. A thread has 4 columns of STEPS steps of a sequence, all loads before the first use. The one with the first steps
    is the only one that reads the window, and it writes the new one. */
-extern "C" __global__ void __launch_bounds__(128) conv1d_silu(
+extern "C" __global__ void __launch_bounds__(128, 4) conv1d_silu(
     const X *__restrict__ x, int x_stride, Y *__restrict__ y, int y_stride, const float *__restrict__ weight,
     const float *__restrict__ bias, char *const *slot_table, i64 state_offset, const int *slots, const int *lengths,
     int channels, int batch, int length, int pieces, int columns, SEGMENT_PARAMETERS) {

@@ -17,9 +17,11 @@ import { SEQUENCE_SOURCE, STEP_SOURCE, TAPS_SOURCE } from './cuda-source.ts';
 
 const BLOCK = 128;
 
-/** Steps of a thread: as many as leave each multiprocessor 512 threads. */
-const stepsOf = (node: CudaNode, vectors: number, batch: number, length: number): number =>
-  [16, 8].find((steps) => vectors * batch * Math.ceil(length / steps) >= 512 * node.multiprocessors) ?? 4;
+/** Steps of a thread: as many as leave each multiprocessor 512 threads, and as its registers hold inputs. */
+function stepsOf(node: CudaNode, vectors: number, batch: number, length: number): number {
+  const choices = node.activation === 'f32' ? [8] : [16, 8];
+  return choices.find((steps) => vectors * batch * Math.ceil(length / steps) >= 512 * node.multiprocessors) ?? 4;
+}
 
 const pointerOf = (node: CudaNode, name: string): bigint => (node.has(name) ? node.buffer(name).pointer : 0n);
 

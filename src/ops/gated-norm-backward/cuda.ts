@@ -11,7 +11,7 @@ const SOURCE = String.raw`
 /* With v the normed value, hat = r v and g the gradient of hat: dv = r (g - hat mean(g hat)). Gate first: v = x silu(z),
    g = weight dy, dx = dv silu(z), dz = dv x silu'(z). NORM_FIRST: v = x, g = weight dy silu(z), dx = dv,
    dz = dy hat weight silu'(z). All (rows, width), dx may lie where dy does; partials: (blocks, padded width) of dWeight. */
-extern "C" __global__ void __launch_bounds__(BLOCK) gated_norm_backward(
+extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) gated_norm_backward(
     const X *x, int x_stride, const Z *z, int z_stride, const DY *dy, int dy_stride, DX *dx, int dx_stride, DZ *dz,
     int dz_stride, const float *__restrict__ weight, float *partials, int rows, int width, float eps) {
   __shared__ float cells[128];

@@ -11,7 +11,7 @@ import { PACKED_SOURCE, PARTIAL_ROOM, ROWS_SOURCE, addPartials, backwardLayout }
 const SOURCE = String.raw`
 /* dx = dsum + r (g - mean(g) - hat mean(g hat)), g = weight dy; all (rows, width), dx may lie where dy does.
    partials: (blocks, dWeight then dBias, padded width). */
-extern "C" __global__ void __launch_bounds__(BLOCK) norm_backward(
+extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) norm_backward(
     const X *x, int x_stride, const DY *dy, int dy_stride, const DSUM *dsum, int dsum_stride, DX *dx, int dx_stride,
     const float *__restrict__ weight, float *partials, int rows, int width, float eps) {
   __shared__ float cells[256];
@@ -69,8 +69,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK) norm_backward(
     }
     load(row + gridDim.x * GROUPS);
 
-    float square = 0.0f, product = 0.0f, mean = 0.0f, mean_g = 0.0f;
+    float square = 0.0f, product = 0.0f, mean_g = 0.0f;
 #if CENTER
+    float mean = 0.0f;
     #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
       #pragma unroll
