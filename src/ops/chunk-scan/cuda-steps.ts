@@ -8,7 +8,9 @@
  * Defines: N; TX, TB, TC, TDT, TY, the types of x, b, c, dt and y.
  */
 
-export const STEPS_SOURCE = String.raw`
+import { SCAN_PARAMETERS } from './cuda-parameters.ts';
+
+export const STEPS_SOURCE = String.raw`${SCAN_PARAMETERS}
 #define LANES 8
 #define VECTORS (N % 4 == 0)
 #define K (VECTORS ? 4 * ((N + 31) / 32) : (N + 7) / 8)
@@ -61,10 +63,6 @@ __device__ __forceinline__ void read_lane(float (&out)[K], const float *row, int
   }
 }
 
-__device__ __forceinline__ float step_size(float raw, float bias, float low, float high) {
-  return fminf(fmaxf(softplus(raw + bias), low), high);
-}
-
 /* S = S decay + (dt x) b; returns the lane's part of S c. */
 __device__ __forceinline__ float advance(float (&s)[K], float decay, float dx, const float (&b)[K], const float (&c)[K]) {
   float sums[2] = {0.0f, 0.0f};
@@ -100,14 +98,8 @@ template <int V> __device__ __forceinline__ float reduce_lanes(float (&v)[V], in
   return v[0];
 }
 
-/* x, y (batch x length, E), b, c (.., N), dt (.., H), state (H, P, N) of slot slots[batch]; a block: some channels. */
-#define ARGUMENTS \
-  const TX *x, int xStride, const TB *b, int bStride, const TC *c, int cStride, const TDT *dt, int dtStride, \
-  TY *y, int yStride, const float *dtBias, const float *aLog, const float *d, int dPerChannel, float dtMin, float dtMax, \
-  char *const *slotTable, i64 stateOffset, const int *slots, const int *lengths, int length, int heads, int headdim
-
 /* A few steps: the state goes from memory to registers and back once, and nothing is shared. Grid (channels, batch). */
-extern "C" __global__ void __launch_bounds__(128) scan_short(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(128) scan_short(PARAMETERS, int headdim) {
   int lane = threadIdx.x & 7, group = (threadIdx.x >> 3) & 3, batch = blockIdx.y;
   int first = (blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5)) * WARP_ROWS + group;
   int channels = heads * headdim, padded = (channels + 15) / 16 * 16;
@@ -172,7 +164,7 @@ template <typename T> __device__ __forceinline__ void stage4(float *to, const T 
  * Many steps: b, c, x of STAGE steps at a time are copied to shared memory while the steps before them run; step sizes
  * and decays of the block's heads likewise. Grid (channels, batch); a block: 4 ROWS channels a warp.
  */
-extern "C" __global__ void __launch_bounds__(256, 3) scan_steps(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(256, 3) scan_steps(PARAMETERS, int headdim) {
   extern __shared__ float shared[];
   int thread = threadIdx.x, threads = blockDim.x, lane = thread & 7, group = (thread >> 3) & 3, batch = blockIdx.y;
   int columns = (threads >> 5) * WARP_ROWS, start = blockIdx.x * columns;

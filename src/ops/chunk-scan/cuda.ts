@@ -13,6 +13,8 @@ import {
   parameterOperand,
   rowOperand,
 } from '../cuda-kernel.ts';
+import { CHUNKS_SOURCE } from './cuda-chunks.ts';
+import { fitsChunks, scanSplit } from './cuda-split.ts';
 import { STEPS_SOURCE } from './cuda-steps.ts';
 
 /** Calls up to this long keep the state in registers from the first step to the last, without staging. */
@@ -41,7 +43,6 @@ function scanArguments(node: CudaNode): CudaArgument[] {
     node.has('lengths') ? node.buffer('lengths').pointer : 0n,
     i32(node.number('length')),
     i32(node.buffer('dt').width),
-    i32(node.number('headdim')),
   ];
 }
 
@@ -64,12 +65,46 @@ function stepsLaunch(node: CudaNode): KernelLaunch {
     grid: [Math.ceil(channels / columns), batch],
     block: 32 * warps,
     ...(short ? {} : { sharedBytes: 4 * 2 * STAGE * (2 * 8 * laneElements + 3 * columns) }),
-    args: scanArguments(node),
+    args: [...scanArguments(node), i32(node.number('headdim'))],
+  };
+}
+
+function chunksLaunch(node: CudaNode): KernelLaunch {
+  const batch = node.number('batch');
+  const headdim = node.number('headdim');
+  const dState = node.buffer('b').width;
+  const heads = node.buffer('dt').width;
+  const split = scanSplit({
+    batch,
+    length: node.number('length'),
+    heads,
+    headdim,
+    dState,
+    multiprocessors: node.multiprocessors,
+  });
+  const specialisation = {
+    HALF: cType(node.activation),
+    N: dState,
+    P: headdim,
+    WARPS: split.warps,
+    HEADS: split.heads,
+    TILES: split.tiles,
+    XP: split.pieces,
+  };
+  return {
+    kind: 'kernel',
+    source: defines({ ...specialisation, ...operandTypes(node) }) + CHUNKS_SOURCE,
+    entry: 'scan_chunks',
+    grid: [split.blocks, batch],
+    block: 32 * split.warps,
+    sharedBytes: split.sharedBytes,
+    args: [...scanArguments(node), i32(split.parts)],
   };
 }
 
 export const chunkScanCuda: CudaKernel = {
   launches(node) {
-    return [stepsLaunch(node)];
+    const byChunks = node.activation !== 'f32' && node.number('length') > LONGEST_SHORT && fitsChunks(node.buffer('b').width);
+    return [byChunks ? chunksLaunch(node) : stepsLaunch(node)];
   },
 };
