@@ -6,8 +6,9 @@
 import { MatMambaError, nearestWord } from '../errors.ts';
 import { type Backend, DEVICE_NAMES, type DeviceName } from './backend.ts';
 import type { CpuOptions } from './cpu/cpu-backend.ts';
+import type { CudaOptions } from './cuda/cuda-backend.ts';
 
-export interface DeviceOptions extends CpuOptions {
+export interface DeviceOptions extends CpuOptions, CudaOptions {
   readonly device?: DeviceName;
 }
 
@@ -20,18 +21,20 @@ const open = new Map<string, SharedBackend>();
 
 /** A backend that others may use too; `release` must be called once. @throws OPTION, DEVICE */
 export async function acquireBackend(options: DeviceOptions): Promise<{ backend: Backend; release: () => Promise<void> }> {
-  const { device = 'cpu', threads, blas = 'auto' } = options;
+  const { device = 'cpu', threads, blas = 'auto', index = 0 } = options;
   if (!DEVICE_NAMES.includes(device)) {
     const near = nearestWord(String(device), DEVICE_NAMES);
     throw new MatMambaError('OPTION', `there is no device '${device}'`, {
       hint: near ? `did you mean '${near}'?` : `devices: ${DEVICE_NAMES.join(', ')}`,
     });
   }
-  const key = `${device}/${threads ?? 'all'}/${blas}`;
+  const key = device === 'cpu' ? `cpu/${threads ?? 'all'}/${blas}` : `${device}/${index}`;
   let shared = open.get(key);
   if (!shared) {
+    const onLost = (): void => forget(key, made);
     const made: SharedBackend = {
-      backend: openCpu({ ...(threads === undefined ? {} : { threads }), blas }, () => forget(key, made)),
+      backend:
+        device === 'cpu' ? openCpu({ ...(threads === undefined ? {} : { threads }), blas }, onLost) : openCuda({ index }, onLost),
       users: 0,
     };
     open.set(key, made);
@@ -64,4 +67,9 @@ function forget(key: string, shared: SharedBackend): void {
 async function openCpu(options: CpuOptions, onLost: () => void): Promise<Backend> {
   const { CpuBackend } = await import('./cpu/cpu-backend.ts');
   return CpuBackend.open(options, { onLost });
+}
+
+async function openCuda(options: CudaOptions, onLost: () => void): Promise<Backend> {
+  const cuda = await import('./cuda/cuda-backend.ts');
+  return cuda.openCuda(options, { onLost });
 }

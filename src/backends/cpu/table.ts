@@ -26,7 +26,7 @@ import { linearWeightBackwardCpu } from '../../ops/linear-weight-backward/cpu.ts
 import { linearCpu } from '../../ops/linear/cpu.ts';
 import { normBackwardCpu } from '../../ops/norm-backward/cpu.ts';
 import { normCpu } from '../../ops/norm/cpu.ts';
-import type { KernelTable } from '../../ops/op.ts';
+import { type KernelTable, unsupported } from '../../ops/op.ts';
 import { patchifyBackwardCpu } from '../../ops/patchify-backward/cpu.ts';
 import { patchifyCpu } from '../../ops/patchify/cpu.ts';
 import { poolBackwardCpu } from '../../ops/pool-backward/cpu.ts';
@@ -66,6 +66,7 @@ export const cpuKernels: KernelTable<OpName, CpuKernel> = {
   patchify_backward: patchifyBackwardCpu,
   pool: poolCpu,
   pool_backward: poolBackwardCpu,
+  sample: unsupported('tokens are sampled on the host'),
   soft_cross_entropy: softCrossEntropyCpu,
   square_sum: squareSumCpu,
   vision_tokens: visionTokensCpu,

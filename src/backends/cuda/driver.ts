@@ -56,11 +56,13 @@ export interface CudaDriver {
   copyToHost(to: Uint8Array, device: bigint): void;
   fillZero(device: bigint, bytes: number): void;
   /**
-   * Compiles and records.
+   * Compiles and records; with `tf32` float32 products are TF32 ones.
    * @throws DEVICE with the compiler's or library's words
    */
-  record(launches: readonly DeviceLaunch[]): Recording;
+  record(launches: readonly DeviceLaunch[], tf32?: boolean): Promise<Recording>;
   /** Resolves when all work asked for so far is done. @throws DEVICE when some of it failed */
   done(): Promise<void>;
+  /** Whether the device still takes work. */
+  works(): boolean;
   dispose(): void;
 }

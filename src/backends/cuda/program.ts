@@ -1,0 +1,337 @@
+/**
+ * A graph as the CUDA backend runs it: launches recorded as one CUDA graph, recorded when the program first runs and
+ * again when the arena has moved. Inputs are copied from, results to page-locked host memory by the recording itself.
+ *
+ * In `bf16-mixed` (and where a 16-bit model has float32 matrices) products read 16-bit copies of the weights' rows,
+ * made at the start of every replay: weights may have changed since.
+ */
+
+import { MatMambaError, throwIfAborted } from '../../errors.ts';
+import { type Graph, type GraphNode, type Value, paddedColumns, rowsOf } from '../../graph/graph.ts';
+import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
+import { type CudaHalf, type CudaKernel, type CudaElement, type CudaLaunch, ELEMENT_BYTES } from '../../ops/cuda-kernel.ts';
+import { sizeOf } from '../../tensor/tensor.ts';
+import type { Arena, ModelDType, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
+import { untilAborted } from '../until-aborted.ts';
+import type { CudaDriver, DeviceLaunch, HostBuffer, Recording } from './driver.ts';
+import { type PreparedWeights, ResolvedNode, WeightCopies } from './operands.ts';
+import { cudaKernels } from './table.ts';
+import { placeTables } from './tables.ts';
+import type { CudaStoredWeight } from './weights.ts';
+
+/** What programs need of the backend that runs them. */
+export interface CudaHost {
+  readonly driver: CudaDriver;
+  /** Device memory of the table from slot to address. */
+  readonly slotTable: bigint;
+  /** Runs `work` once everything asked for before is done. */
+  exclusive<R>(work: () => R | Promise<R>): Promise<R>;
+}
+
+/** The working memory of a model's programs; `epoch` changes when it moves. */
+export class CudaArena implements Arena {
+  readonly #host: CudaHost;
+  pointer = 0n;
+  bytes = 0;
+  epoch = 0;
+
+  constructor(host: CudaHost) {
+    this.#host = host;
+  }
+
+  /** Called while nothing runs. @throws MEMORY; then there is none */
+  reserve(bytes: number): void {
+    if (bytes <= this.bytes) return;
+    this.dispose();
+    this.pointer = this.#host.driver.allocate(bytes, 'activations');
+    this.bytes = bytes;
+    this.epoch++;
+  }
+
+  dispose(): void {
+    if (this.bytes > 0) this.#host.driver.free(this.pointer);
+    this.bytes = 0;
+  }
+}
+
+/** Host memory of a node's description and, by what was seen, of its part of the CUDA graph. */
+const NODE_BYTES = 4000;
+/** Where operands are taken to lie while only sizes are asked for. */
+const NOWHERE = 0n;
+
+interface Linked {
+  readonly epoch: number;
+  readonly recording: Recording;
+  /** Device memory of constant tables. */
+  readonly tables: bigint;
+  /** Node of each launch of the recording, for profiles; -1 for copies. */
+  readonly nodeOfLaunch: readonly number[];
+}
+
+/** Consecutive nodes that are launched together. */
+interface Group {
+  readonly first: number;
+  readonly nodes: readonly GraphNode[];
+  readonly kernel: CudaKernel;
+}
+
+/** 16-bit element of activations in a dtype; undefined where they are float32. */
+export function halfOf(dtype: ModelDType): CudaHalf | undefined {
+  if (dtype === 'f16') return 'f16';
+  return dtype === 'bf16' || dtype === 'bf16-mixed' || dtype === 'int8' ? 'bf16' : undefined;
+}
+
+export class CudaProgram implements Program {
+  readonly host: CudaHost;
+  readonly weights: ReadonlyMap<string, CudaStoredWeight>;
+  readonly activation: 'f32' | CudaHalf;
+  readonly #dtype: ModelDType;
+  readonly #graph: Graph;
+  readonly #arena: CudaArena;
+  readonly #groups: readonly Group[];
+  readonly #wide: ReadonlySet<number>;
+  readonly #plan: MemoryPlan;
+  readonly #copies: WeightCopies;
+  /** Bytes of the plan, then the groups' scratch, then the weights' copies. */
+  readonly #groupScratchAt: number;
+  readonly #copiesAt: number;
+  readonly #arenaBytes: number;
+  #staging: HostBuffer | undefined;
+  #linked: Linked | undefined;
+  #disposed = false;
+
+  constructor(host: CudaHost, graph: Graph, weights: ReadonlyMap<string, CudaStoredWeight>, arena: CudaArena, dtype: ModelDType) {
+    this.host = host;
+    this.weights = weights;
+    this.#graph = graph;
+    this.#arena = arena;
+    this.#dtype = dtype;
+    this.activation = halfOf(dtype) ?? 'f32';
+    this.#groups = groupsOf(graph.nodes);
+    this.#wide = wideValues(graph);
+    this.#copies = new WeightCopies(this.activation);
+    const sized = (node: GraphNode): ResolvedNode => this.#resolve(node, NOWHERE, NOWHERE, NOWHERE);
+    const grouped = new Set(this.#groups.filter(({ nodes }) => nodes.length > 1).flatMap(({ nodes }) => nodes));
+    this.#plan = planMemory(
+      graph,
+      (node) => (grouped.has(node) ? 0 : (kernelOf(node).scratchBytes?.(sized(node)) ?? 0)),
+      (value) => this.#bytesOf(value),
+    );
+    const groupScratch = this.#groups.map(({ nodes, kernel }) =>
+      nodes.length > 1 ? (kernel.groupScratchBytes?.(nodes.map(sized)) ?? 0) : 0,
+    );
+    this.#groupScratchAt = this.#plan.bytes;
+    this.#copiesAt = align(this.#groupScratchAt + Math.max(0, ...groupScratch));
+    // Asking for all launches once tells which weights have to be copied.
+    for (const group of this.#groups) this.#launchesOf(group, NOWHERE);
+    this.#arenaBytes = this.#copiesAt + this.#copies.bytes;
+  }
+
+  get bytes(): number {
+    return this.#graph.nodes.length * NODE_BYTES;
+  }
+
+  run(inputs: ProgramInputs, options: RunOptions = {}): Promise<Record<string, Float32Array>> {
+    const result = this.host.exclusive(async () => {
+      if (this.#disposed) throw new MatMambaError('DISPOSED', 'this program was disposed');
+      throwIfAborted(options.signal);
+      const { recording, nodeOfLaunch } = await this.#link();
+      this.#writeInputs(inputs);
+      if (options.profile) options.profile(this.#profile(await recording.time(), nodeOfLaunch));
+      else recording.replay();
+      await this.host.driver.done();
+      return this.#readOutputs();
+    });
+    return options.signal ? untilAborted(result, options.signal) : result;
+  }
+
+  dispose(): void {
+    void this.host.exclusive(() => {
+      this.#disposed = true;
+      this.#unlink();
+      this.#staging?.free();
+      this.#staging = undefined;
+    });
+  }
+
+  /** Element of a value in the arena. */
+  elementOf(value: Value): CudaElement {
+    if (value.dtype === 'i32') return 'i32';
+    return value.kind === 'value' && !this.#wide.has(value.id) ? this.activation : 'f32';
+  }
+
+  /** Where a value lies in the arena, bytes. */
+  offsetOf(value: Value): number {
+    return this.#plan?.offsets.get(value.id) ?? 0;
+  }
+
+  #bytesOf(value: Value): number {
+    if (value.dtype === 'i32') return 4 * sizeOf(value.shape);
+    return ELEMENT_BYTES[this.elementOf(value)] * rowsOf(value.shape) * paddedColumns(value.shape.at(-1) ?? 1);
+  }
+
+  #resolve(node: GraphNode, base: bigint, scratch: bigint, copies: bigint): ResolvedNode {
+    const prepared: PreparedWeights = { copies: this.#copies, base: copies };
+    return new ResolvedNode(this, node, base, scratch, prepared);
+  }
+
+  #launchesOf({ first, nodes, kernel }: Group, base: bigint): readonly CudaLaunch[] {
+    const copies = base + BigInt(this.#copiesAt);
+    const resolved = nodes.map((node, i) => {
+      const at = nodes.length > 1 ? (i === 0 ? this.#groupScratchAt : undefined) : this.#plan.scratch.get(first);
+      return this.#resolve(node, base, at === undefined ? 0n : base + BigInt(at), copies);
+    });
+    return nodes.length > 1 ? kernel.group!(resolved) : kernel.launches(resolved[0]!);
+  }
+
+  /** The recording for where the arena lies now. */
+  async #link(): Promise<Linked> {
+    this.#arena.reserve(this.#arenaBytes);
+    if (this.#linked?.epoch === this.#arena.epoch) return this.#linked;
+    this.#unlink();
+    const { driver } = this.host;
+    const base = this.#arena.pointer;
+    const inputBytes = this.#inputBytes();
+    const outputs = [...this.#graph.outputs.values()];
+    this.#staging ??= driver.hostBuffer(inputBytes + outputs.reduce((sum, { value }) => sum + align(this.#bytesOf(value)), 0));
+    const launches: DeviceLaunch[] = [];
+    const nodeOfLaunch: number[] = [];
+    const add = (node: number, more: readonly DeviceLaunch[]): void => {
+      for (const launch of more) {
+        launches.push(launch);
+        nodeOfLaunch.push(node);
+      }
+    };
+    // The plan places all inputs first, side by side.
+    if (inputBytes > 0) add(-1, [{ kind: 'to-device', host: this.#staging.pointer, device: base, bytes: inputBytes }]);
+    add(-1, this.#copies.launches(base + BigInt(this.#copiesAt)));
+    for (const group of this.#groups) add(group.first, this.#launchesOf(group, base));
+    let at = inputBytes;
+    for (const { value } of outputs) {
+      const bytes = this.#bytesOf(value);
+      const device = base + BigInt(this.offsetOf(value));
+      add(-1, [{ kind: 'to-host', host: this.#staging.pointer + BigInt(at), device, bytes }]);
+      at += align(bytes);
+    }
+    const { launches: placed, tables } = placeTables(driver, launches);
+    try {
+      const recording = await driver.record(placed, this.#dtype === 'tf32');
+      this.#linked = { epoch: this.#arena.epoch, recording, tables, nodeOfLaunch };
+      return this.#linked;
+    } catch (error) {
+      if (tables) driver.free(tables);
+      throw error;
+    }
+  }
+
+  #unlink(): void {
+    this.#linked?.recording.free();
+    if (this.#linked?.tables) this.host.driver.free(this.#linked.tables);
+    this.#linked = undefined;
+  }
+
+  #inputBytes(): number {
+    return [...this.#graph.inputs.values()].reduce(
+      (end, { value }) => Math.max(end, align(this.offsetOf(value) + this.#bytesOf(value))),
+      0,
+    );
+  }
+
+  #writeInputs(inputs: ProgramInputs): void {
+    const { buffer, byteOffset } = this.#staging!.bytes;
+    for (const [name, { value }] of this.#graph.inputs) {
+      const given = inputs[name];
+      if (given?.length !== sizeOf(value.shape)) {
+        throw new MatMambaError('INTERNAL', `input '${name}' needs ${sizeOf(value.shape)} elements, got ${given?.length}`);
+      }
+      const at = byteOffset + this.offsetOf(value);
+      if (value.dtype === 'i32') {
+        new Int32Array(buffer, at, given.length).set(given as Int32Array);
+        continue;
+      }
+      const width = value.shape.at(-1) ?? 1;
+      const stride = paddedColumns(width);
+      const target = new Float32Array(buffer, at, this.#bytesOf(value) / 4);
+      if (stride === width) target.set(given as Float32Array);
+      else {
+        target.fill(0);
+        for (let row = 0; row * width < given.length; row++) {
+          target.set((given as Float32Array).subarray(row * width, (row + 1) * width), row * stride);
+        }
+      }
+    }
+  }
+
+  #readOutputs(): Record<string, Float32Array> {
+    const { buffer, byteOffset } = this.#staging!.bytes;
+    const results: Record<string, Float32Array> = {};
+    let at = byteOffset + this.#inputBytes();
+    for (const [name, { value, column, shape, width }] of this.#graph.outputs) {
+      const rows = rowsOf(shape);
+      if (value.dtype === 'i32') results[name] = Float32Array.from(new Int32Array(buffer, at, sizeOf(value.shape)));
+      else {
+        const stride = paddedColumns(value.shape.at(-1) ?? 1);
+        const source = new Float32Array(buffer, at, rows * stride);
+        const result = new Float32Array(rows * width);
+        if (stride === width) result.set(source);
+        else
+          for (let row = 0; row < rows; row++)
+            result.set(source.subarray(row * stride + column, row * stride + column + width), row * width);
+        results[name] = result;
+      }
+      at += align(this.#bytesOf(value));
+    }
+    return results;
+  }
+
+  #profile(times: readonly number[], nodeOfLaunch: readonly number[]): OpProfile[] {
+    const msOfNode = new Map<number, number>();
+    for (const [i, node] of nodeOfLaunch.entries()) msOfNode.set(node, (msOfNode.get(node) ?? 0) + times[i]!);
+    const ops = this.#graph.nodes.map((node, i) => ({
+      op: node.op.name,
+      scope: node.scope,
+      ms: msOfNode.get(i) ?? 0,
+      flops: node.op.flops(node),
+      bytes: this.#resolve(node, NOWHERE, NOWHERE, NOWHERE).bytesTouched(),
+    }));
+    const copies = msOfNode.get(-1) ?? 0;
+    return [
+      ...ops,
+      { op: 'copies', scope: 'inputs, results, 16-bit weights', ms: copies, flops: 0, bytes: this.#copies.bytesTouched },
+    ];
+  }
+}
+
+function align(bytes: number): number {
+  return Math.ceil(bytes / 256) * 256;
+}
+
+function kernelOf(node: GraphNode): CudaKernel {
+  const kernel = cudaKernels[node.op.name as keyof typeof cudaKernels];
+  if ('unsupported' in kernel) throw new MatMambaError('DEVICE', `${node.op.name} does not run on CUDA: ${kernel.unsupported}`);
+  return kernel;
+}
+
+/** Nodes in order; those that follow each other and know how are taken together. */
+function groupsOf(nodes: readonly GraphNode[]): Group[] {
+  const groups: { first: number; nodes: GraphNode[]; kernel: CudaKernel }[] = [];
+  for (const [i, node] of nodes.entries()) {
+    const kernel = kernelOf(node);
+    const last = groups.at(-1);
+    if (kernel.group && last?.kernel === kernel) last.nodes.push(node);
+    else groups.push({ first: i, nodes: [node], kernel });
+  }
+  return groups;
+}
+
+/** Values that stay float32 in a 16-bit precision: results, and what ops say. */
+function wideValues(graph: Graph): Set<number> {
+  const wide = new Set([...graph.outputs.values()].map(({ value }) => value.id));
+  for (const node of graph.nodes) {
+    for (const name of kernelOf(node).wide ?? []) {
+      const output = node.outputs[name];
+      if (output) wide.add(output.value.id);
+    }
+  }
+  return wide;
+}
