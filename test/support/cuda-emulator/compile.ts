@@ -28,6 +28,7 @@ const KERNEL_FLAGS = [
   '-fno-exceptions',
   '-fno-rtti',
   '-fno-ipa-reference',
+  '-fstack-clash-protection',
   '-fsanitize=alignment,bounds,integer-divide-by-zero',
   '-fsanitize-undefined-trap-on-error',
   '-DMATMAMBA_EMULATED',
