@@ -170,6 +170,11 @@ export class EmulatedDriver implements CudaDriver {
     };
   }
 
+  /** An emulated device goes on after an error. */
+  works(): boolean {
+    return true;
+  }
+
   async done(): Promise<void> {
     const failure = this.#failure;
     this.#failure = undefined;
