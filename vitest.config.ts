@@ -9,6 +9,8 @@ export default defineConfig({
   },
   test: {
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+    // These run on Node's own test runner: npm run test:gpu.
+    exclude: ['test/gpu/**'],
     testTimeout: 60_000,
     pool: 'forks',
     maxWorkers: 2,

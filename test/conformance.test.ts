@@ -1,11 +1,9 @@
 /** Every case of every op against its float64 reference, with each way to store weights. */
 
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, test } from 'vitest';
 import { WEIGHT_DTYPES, type WeightStorage } from '../src/backends/backend.ts';
 import { CpuBackend } from '../src/backends/cpu/cpu-backend.ts';
-import { CONFORMANCE } from '../src/ops/all-cases.ts';
-import { OPS, type OpName } from '../src/ops/index.ts';
-import { runCase } from './support/run-case.ts';
+import { OP_NAMES, checkCases, hasMatrix } from './support/check-cases.ts';
 
 /** One-row products quantise the activations of int8 layers to 12 bits. */
 const INT8_TOLERANCE = 2e-3;
@@ -21,24 +19,16 @@ for (const backend of backends) {
   const {
     summary,
     facts: { BLAS, SIMD },
+    unsupported,
   } = backend.capabilities();
   describe(`cpu, ${summary}, ${SIMD}, BLAS ${BLAS}`, () => {
-    for (const opName of Object.keys(OPS) as OpName[]) {
-      const storages: readonly WeightStorage[] = Object.values(OPS[opName].inputAxes).some((axes) => axes.startsWith('matrix'))
-        ? WEIGHT_DTYPES
-        : ['f32'];
+    for (const opName of OP_NAMES) {
+      const storages: readonly WeightStorage[] = hasMatrix(opName) ? WEIGHT_DTYPES : ['f32'];
       for (const storage of storages) {
-        test(`${opName} ${storage}`, async () => {
-          for (const testCase of CONFORMANCE[opName].cases) {
-            const { errors, finite } = await runCase(backend, opName, testCase, storage);
-            const tolerance = storage === 'int8' ? Math.max(INT8_TOLERANCE, testCase.tolerance) : testCase.tolerance;
-            expect(finite, `${testCase.name}: a result is not finite`).toBe(true);
-            for (const [name, { relative, largest, at, got, expected }] of Object.entries(errors)) {
-              const place = `${testCase.name}: ${name} differs by ${largest} at ${at} (got ${got}, expected ${expected})`;
-              expect(relative, place).toBeLessThanOrEqual(tolerance);
-            }
-          }
-        });
+        test.skipIf(opName in unsupported)(`${opName} ${storage}`, () =>
+          checkCases(backend, opName, storage, ({ tolerance }) =>
+            storage === 'int8' ? Math.max(INT8_TOLERANCE, tolerance) : tolerance,
+          ));
       }
     }
   });

@@ -1,0 +1,52 @@
+/**
+ * What the GPU tests share. They run on Node's own test runner, because a host with a GPU may have nothing but Node;
+ * the checks themselves lie in test/support, shared with the tests of the CPU.
+ *
+ * `MATMAMBA_GPU_TEST_DEVICE=cpu` runs them on the CPU, in the dtypes it has, to try the tests themselves.
+ */
+
+import { after, test } from 'node:test';
+import type { Backend, DeviceName, ModelDType } from '../../src/backends/backend.ts';
+import { acquireBackend } from '../../src/backends/open.ts';
+import type { Measured } from '../support/close.ts';
+import { ERROR_LINE } from './reporter.ts';
+
+export const DEVICE = (process.env['MATMAMBA_GPU_TEST_DEVICE'] ?? 'cuda') as DeviceName;
+
+/** Relative L2 error of outputs and of gradients in each dtype: section 5 of the design, gradients somewhat wider. */
+export const TOLERANCES: Readonly<Record<ModelDType, { readonly output: number; readonly gradient: number }>> = {
+  f32: { output: 2e-5, gradient: 1e-4 },
+  tf32: { output: 1e-3, gradient: 3e-3 },
+  bf16: { output: 2e-2, gradient: 5e-2 },
+  'bf16-mixed': { output: 2e-2, gradient: 5e-2 },
+  f16: { output: 2e-2, gradient: 5e-2 },
+  int8: { output: 2e-2, gradient: 5e-2 },
+};
+
+const { backend, release } = await acquireBackend({ device: DEVICE });
+after(release);
+
+/** The device under test; models made with `optionsOf` run on the same. */
+export const device: Backend = backend;
+
+export const optionsOf = (dtype: ModelDType): { device: DeviceName; dtype: ModelDType } => ({ device: DEVICE, dtype });
+
+/** Those of the dtypes that the device has. */
+export function available(dtypes: readonly ModelDType[]): ModelDType[] {
+  const has = new Set(backend.capabilities().dtypes);
+  return dtypes.filter((dtype) => has.has(dtype));
+}
+
+/** A test whose largest error shows in the table at the end, under its group and dtype. */
+export function measuredTest(name: string, group: string, dtype: ModelDType, body: (measured: Measured) => Promise<void>): void {
+  void test(`${name}, ${dtype}`, async (context) => {
+    let largest = 0;
+    try {
+      await body((error) => {
+        largest = Math.max(largest, error);
+      });
+    } finally {
+      context.diagnostic([ERROR_LINE, group, dtype, largest].join('\t'));
+    }
+  });
+}

@@ -1,0 +1,43 @@
+/** Comparisons that any test runner can use: they throw, and tell what they measured before. */
+
+import { relativeError } from './run-case.ts';
+
+/** Told of every relative error, so that a run can print the largest. */
+export type Measured = (error: number) => void;
+
+/** @throws Error when the relative L2 error of `got` is not below the tolerance */
+export function checkClose(
+  got: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what: string,
+  measured?: Measured,
+): void {
+  if (got.length !== expected.length) throw new Error(`${what}: ${expected.length} numbers expected, got ${got.length}`);
+  const error = relativeError(got, expected);
+  measured?.(error);
+  if (!(error < tolerance)) throw new Error(`${what}: relative error ${error.toExponential(2)}, allowed ${tolerance}`);
+}
+
+/** @throws Error when two figures differ by more than the tolerance */
+export function checkFigure(got: number, expected: number, tolerance: number, what: string, measured?: Measured): void {
+  const error = Math.abs(got - expected);
+  measured?.(error);
+  if (!(error < tolerance)) throw new Error(`${what}: ${got}, expected ${expected}, allowed difference ${tolerance}`);
+}
+
+/** The same, as a part of `expected`. */
+export function checkRatio(got: number, expected: number, tolerance: number, what: string, measured?: Measured): void {
+  checkFigure(got / expected, 1, tolerance, `${what} (${got} over ${expected})`, measured);
+}
+
+/** @throws Error unless the bits are the same */
+export function checkSame(got: ArrayBufferView, expected: ArrayBufferView, what: string): void {
+  const bytes = (view: ArrayBufferView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength);
+  if (!bytes(got).equals(bytes(expected))) throw new Error(`${what}: the bits differ`);
+}
+
+/** @throws Error when a condition that `what` names does not hold */
+export function checkThat(holds: boolean, what: string): void {
+  if (!holds) throw new Error(what);
+}
