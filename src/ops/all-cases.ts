@@ -60,6 +60,8 @@ import { poolCases } from './pool/cases.ts';
 import { poolReference } from './pool/reference.ts';
 import { poolBackwardCases } from './pool-backward/cases.ts';
 import { poolBackwardReference } from './pool-backward/reference.ts';
+import { sampleCases } from './sample/cases.ts';
+import { sampleReference } from './sample/reference.ts';
 import { softCrossEntropyCases } from './soft-cross-entropy/cases.ts';
 import { softCrossEntropyReference } from './soft-cross-entropy/reference.ts';
 import { squareSumCases } from './square-sum/cases.ts';
@@ -99,6 +101,7 @@ export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpC
   patchify_backward: { cases: patchifyBackwardCases, reference: patchifyBackwardReference },
   pool: { cases: poolCases, reference: poolReference },
   pool_backward: { cases: poolBackwardCases, reference: poolBackwardReference },
+  sample: { cases: sampleCases, reference: sampleReference },
   soft_cross_entropy: { cases: softCrossEntropyCases, reference: softCrossEntropyReference },
   square_sum: { cases: squareSumCases, reference: squareSumReference },
   vision_tokens: { cases: visionTokensCases, reference: visionTokensReference },

@@ -29,6 +29,7 @@ import { patchify } from './patchify/op.ts';
 import { patchifyBackward } from './patchify-backward/op.ts';
 import { pool } from './pool/op.ts';
 import { poolBackward } from './pool-backward/op.ts';
+import { sample } from './sample/op.ts';
 import { softCrossEntropy } from './soft-cross-entropy/op.ts';
 import { squareSum } from './square-sum/op.ts';
 import { visionTokens } from './vision-tokens/op.ts';
@@ -64,6 +65,7 @@ export {
   patchifyBackward,
   pool,
   poolBackward,
+  sample,
   softCrossEntropy,
   squareSum,
   visionTokens,
@@ -100,6 +102,7 @@ export const OPS = {
   patchify_backward: patchifyBackward,
   pool,
   pool_backward: poolBackward,
+  sample,
   soft_cross_entropy: softCrossEntropy,
   square_sum: squareSum,
   vision_tokens: visionTokens,

@@ -23,24 +23,17 @@
 export const FEW_ROWS_SOURCE = String.raw`
 #define VEC (16 / (int)sizeof(W))
 #define PARTS (VEC / 4)
+typedef W Element;
 #define VALUES (ROWS * R <= 1 ? 1 : ROWS * R <= 2 ? 2 : ROWS * R <= 4 ? 4 : ROWS * R <= 8 ? 8 : ROWS * R <= 16 ? 16 : 32)
 
-/* Four elements of part q of a 16-byte vector as floats. */
-template <typename T> __device__ __forceinline__ void quad_of(float (&out)[4], const uint4 &v, int q);
-template <> __device__ __forceinline__ void quad_of<float>(float (&out)[4], const uint4 &v, int q) {
-  union { uint4 v; float e[4]; } u; u.v = v;
-  for (int j = 0; j < 4; j++) out[j] = u.e[j];
-}
-template <> __device__ __forceinline__ void quad_of<bf16>(float (&out)[4], const uint4 &v, int q) {
-  union { uint4 v; bf16 e[8]; } u; u.v = v;
-  for (int j = 0; j < 4; j++) out[j] = to_float(u.e[4 * q + j]);
-}
-template <> __device__ __forceinline__ void quad_of<f16>(float (&out)[4], const uint4 &v, int q) {
-  union { uint4 v; f16 e[8]; } u; u.v = v;
+/* Four elements of part q of a 16-byte vector as floats; the last argument only names the element's type. */
+template <typename T> __device__ __forceinline__ void quad_of(float (&out)[4], const uint4 &v, int q, T) {
+  union { uint4 v; T e[VEC]; } u; u.v = v;
+  #pragma unroll
   for (int j = 0; j < 4; j++) out[j] = to_float(u.e[4 * q + j]);
 }
 /* Bytes become the low bits of 2^23 + 128 + value: conversions from integers run at a fourth of the speed. */
-template <> __device__ __forceinline__ void quad_of<signed char>(float (&out)[4], const uint4 &v, int q) {
+__device__ __forceinline__ void quad_of(float (&out)[4], const uint4 &v, int q, signed char) {
   u32 word = (q == 0 ? v.x : q == 1 ? v.y : q == 2 ? v.z : v.w) ^ 0x80808080u;
   #pragma unroll
   for (int j = 0; j < 4; j++) {
@@ -284,7 +277,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) few_rows(
           float w[R][4];
           #pragma unroll
           for (int r = 0; r < R; r++) {
-            quad_of<W>(w[r], now[r][u], q);
+            quad_of(w[r], now[r][u], q, Element());
 #if GROUPED
             for (int j = 0; j < 4; j++) w[r][j] *= scale[r];
 #endif

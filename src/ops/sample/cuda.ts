@@ -1,0 +1,28 @@
+/** CUDA launch of `sample`: a block a row. */
+
+import { streamOf } from '../../tensor/random.ts';
+import { type CudaKernel, defines, i32, rowOperand } from '../cuda-kernel.ts';
+import { SAMPLE_SHARED_BYTES, SAMPLE_SOURCE } from './cuda-source.ts';
+
+export const sampleCuda: CudaKernel = {
+  launches(node) {
+    const { rows, width } = node.buffer('logits');
+    return [
+      {
+        kind: 'kernel',
+        source: defines({ STREAM: `${streamOf('sample')}u` }) + SAMPLE_SOURCE,
+        entry: 'sample',
+        grid: [rows],
+        block: 1024,
+        sharedBytes: SAMPLE_SHARED_BYTES,
+        args: [
+          ...rowOperand(node, 'logits'),
+          i32(width),
+          node.buffer('settings').pointer,
+          node.buffer('random').pointer,
+          node.buffer('ids').pointer,
+        ],
+      },
+    ];
+  },
+};
