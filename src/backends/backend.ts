@@ -34,6 +34,8 @@ export interface Capabilities {
   /** Largest number of bytes that weights, states and activations may take together. */
   readonly memoryLimitBytes: number;
   readonly dtypes: readonly ModelDType[];
+  /** Whether a long program replays without the host's help between its parts: training steps are then one program. */
+  readonly replaysWhole: boolean;
   /** Ops without a kernel on this device, with the reason. */
   readonly unsupported: Readonly<Record<string, string>>;
 }

@@ -169,13 +169,15 @@ export class Graph {
   readonly #parameters = new Map<string, Sym>();
   readonly #states = new Map<string, Sym>();
   #scope = '';
+  #prefix = '';
   #region = 0;
   #regions = 0;
 
   /** Data the caller gives at each replay. */
   input(name: string, shape: Shape, dtype: ValueDType): Sym {
-    const sym = new Sym(this, this.#add({ kind: 'input', id: this.values.length, name, shape, dtype }));
-    this.inputs.set(name, sym);
+    const full = this.#prefix + name;
+    const sym = new Sym(this, this.#add({ kind: 'input', id: this.values.length, name: full, shape, dtype }));
+    this.inputs.set(full, sym);
     return sym;
   }
 
@@ -208,7 +210,7 @@ export class Graph {
 
   /** Marks a value as a result that the caller gets a copy of. */
   output(name: string, sym: Sym): void {
-    this.outputs.set(name, sym);
+    this.outputs.set(this.#prefix + name, sym);
   }
 
   addNode(node: Omit<GraphNode, 'scope' | 'region'>): void {
@@ -223,6 +225,17 @@ export class Graph {
       return trace();
     } finally {
       this.#scope = outer;
+    }
+  }
+
+  /** Runs `trace` with `prefix` in front of the names of its inputs and outputs, so that one graph holds several traces. */
+  withPrefix<R>(prefix: string, trace: () => R): R {
+    const outer = this.#prefix;
+    this.#prefix = outer + prefix;
+    try {
+      return trace();
+    } finally {
+      this.#prefix = outer;
     }
   }
 

@@ -76,11 +76,41 @@ export class TrainingEngine {
     return engine;
   }
 
+  /** Whether whole steps run as one program here. */
+  get stepsWhole(): boolean {
+    return this.#model.runtime.backend.capabilities().replaysWhole;
+  }
+
+  /**
+   * A whole step as one program: the gradients of all micro-batches, clipping and AdamW, as `accumulate` and `update` do.
+   * @returns the losses of each micro-batch, and the norm before clipping
+   * @throws ABORTED, MEMORY
+   */
+  async step(
+    parts: readonly { readonly shape: TrainingShape; readonly inputs: ProgramInputs }[],
+    step: number,
+    learningRate: number,
+    options: CallOptions = {},
+  ): Promise<{ losses: Float32Array[]; norm: number }> {
+    const key = `step/${parts.map(({ shape }) => shapeKey(shape)).join(';')}`;
+    const prefixed = parts.flatMap(({ inputs }, i) =>
+      Object.entries(inputs).map(([name, data]) => [`${i}.${name}`, data] as const),
+    );
+    const inputs = { ...Object.fromEntries(prefixed), ...this.#updateInputs(step, learningRate) };
+    const trace = (graph: Graph): void => {
+      for (const [i, { shape }] of parts.entries()) {
+        graph.withPrefix(`${i}.`, () => this.#model.traceTraining(graph, shape));
+      }
+      this.#traceUpdate(graph);
+    };
+    const results = await this.#model.runtime.run(key, trace, inputs, options);
+    return { losses: parts.map((_, i) => results[`${i}.loss`]!), norm: results['norm']![0]! };
+  }
+
   /** Adds one micro-batch's gradients; returns the loss of every token (B * T) or image (B). @throws ABORTED, MEMORY */
   async accumulate(shape: TrainingShape, inputs: ProgramInputs, options: CallOptions = {}): Promise<Float32Array> {
-    const { batch, length, dims, recompute, projDropRate, dropPathRate, distill } = shape;
-    const key = ['train', batch, length, dims, recompute, projDropRate, dropPathRate, distill].join('/');
-    const { loss } = await this.#model.runtime.run(key, (graph) => this.#model.traceTraining(graph, shape), inputs, options);
+    const trace = (graph: Graph): void => this.#model.traceTraining(graph, shape);
+    const { loss } = await this.#model.runtime.run(`train/${shapeKey(shape)}`, trace, inputs, options);
     return loss!;
   }
 
@@ -90,9 +120,7 @@ export class TrainingEngine {
    * @returns the norm before clipping
    */
   async update(step: number, learningRate: number, options: CallOptions = {}): Promise<number> {
-    const { beta1, beta2, eps, weightDecay, maxNorm } = this.#options;
-    const settings = Float32Array.of(learningRate, beta1, beta2, eps, weightDecay, 1 - beta1 ** step, 1 - beta2 ** step);
-    const inputs = { settings, maxNorm: Float32Array.of(maxNorm) };
+    const inputs = this.#updateInputs(step, learningRate);
     const { norm } = await this.#model.runtime.run('update', (graph) => this.#traceUpdate(graph), inputs, options);
     return norm![0]!;
   }
@@ -123,6 +151,12 @@ export class TrainingEngine {
     this.#model.runtime.release(this.#buffers);
   }
 
+  #updateInputs(step: number, learningRate: number): ProgramInputs {
+    const { beta1, beta2, eps, weightDecay, maxNorm } = this.#options;
+    const settings = Float32Array.of(learningRate, beta1, beta2, eps, weightDecay, 1 - beta1 ** step, 1 - beta2 ** step);
+    return { settings, maxNorm: Float32Array.of(maxNorm) };
+  }
+
   #traceUpdate(graph: Graph): void {
     const settings = graph.input('settings', [7], 'f32');
     const maxNorm = graph.input('maxNorm', [1], 'f32');
@@ -136,4 +170,9 @@ export class TrainingEngine {
       graph.in(spec.name, () => adamw(operands, { decay: spec.shape.length >= 2 }));
     }
   }
+}
+
+/** What distinguishes the programs of micro-batches. */
+function shapeKey({ batch, length, dims, recompute, projDropRate, dropPathRate, distill }: TrainingShape): string {
+  return [batch, length, dims, recompute, projDropRate, dropPathRate, distill].join('/');
 }

@@ -91,10 +91,8 @@ export async function train(options: TrainerOptions, firstStep: number, bestBefo
   try {
     for (let step = firstStep; step < steps; step++) {
       const started = performance.now();
-      const losses = await runStep(options, queue, step, rows);
-      await options.gradientSum.reduce(engine, communicator);
       const learningRate = options.learningRate(step);
-      const gradientNorm = await engine.update(step + 1, learningRate, {});
+      const { losses, gradientNorm } = await runStep(options, queue, step, rows, learningRate);
       if (!Number.isFinite(gradientNorm)) throw divergence(engine, step, losses);
       const seconds = (performance.now() - started) / 1000;
       if (leads) await hooks.onStep({ step: step + 1, losses, learningRate, gradientNorm, seconds });
@@ -119,22 +117,50 @@ async function anyWantsToStop({ communicator, signal }: TrainerOptions): Promise
   return stop[0]! > 0;
 }
 
-/** All micro-batches of a step; mean losses by label over all ranks. */
-async function runStep(options: TrainerOptions, queue: Prefetch, step: number, rows: Share): Promise<Record<string, number>> {
+/** More micro-batches than this, or widths drawn anew in every step, are not worth a program of their own. */
+const WHOLE_STEP_PARTS = 8;
+
+/** All micro-batches of a step and the update; mean losses by label over all ranks, the gradients' norm before clipping. */
+async function runStep(
+  options: TrainerOptions,
+  queue: Prefetch,
+  step: number,
+  rows: Share,
+  learningRate: number,
+): Promise<{ losses: Record<string, number>; gradientNorm: number }> {
   const { engine, communicator, shape, batch, lossesPerRow, seed } = options;
   const mine = rows.end - rows.start;
   const parts = options.strategy.parts(step);
   const sums = new Float64Array(parts.length);
   const random = new Random(seed, 'dropout');
   const [key0, key1] = [random.uint32() | 0, random.uint32() | 0];
+  const whole =
+    engine.stepsWhole &&
+    communicator.size === 1 &&
+    parts.length <= WHOLE_STEP_PARTS &&
+    !parts.some(({ label }) => label === 'mix');
+  const batches: { shape: TrainingShape; inputs: ProgramInputs }[] = [];
+  const addLosses = (i: number, losses: Float32Array): void => {
+    for (const value of losses) sums[i]! += value;
+  };
   for (const [i, { widths, weight, index, distill }] of parts.entries()) {
     const inputs = await queue.take(step, index);
     const scale = new Float32Array(mine * lossesPerRow).fill(weight / (batch * lossesPerRow));
     // Masks go by the row of the whole step, however it is cut into micro-batches and shared by ranks.
     const given = { ...inputs, scale, seed: Int32Array.of(key0 ^ step, key1, index * batch + rows.start) };
     const taught = distill ? options.distillation : 0;
-    const loss = await engine.accumulate({ ...shape, batch: mine, dims: widths, distill: taught }, given, {});
-    for (const value of loss) sums[i]! += value;
+    const part = { shape: { ...shape, batch: mine, dims: widths, distill: taught }, inputs: given };
+    if (whole) batches.push(part);
+    else addLosses(i, await engine.accumulate(part.shape, part.inputs));
+  }
+  let gradientNorm: number;
+  if (whole) {
+    const results = await engine.step(batches, step + 1, learningRate);
+    for (const [i, losses] of results.losses.entries()) addLosses(i, losses);
+    gradientNorm = results.norm;
+  } else {
+    await options.gradientSum.reduce(engine, communicator);
+    gradientNorm = await engine.update(step + 1, learningRate);
   }
   await communicator.allReduceSum(sums);
   const totals: Record<string, { sum: number; count: number }> = {};
@@ -143,7 +169,8 @@ async function runStep(options: TrainerOptions, queue: Prefetch, step: number, r
     total.sum += sums[i]!;
     total.count += batch * lossesPerRow;
   }
-  return Object.fromEntries(Object.entries(totals).map(([label, { sum, count }]) => [label, sum / count]));
+  const losses = Object.fromEntries(Object.entries(totals).map(([label, { sum, count }]) => [label, sum / count]));
+  return { losses, gradientNorm };
 }
 
 /** Rank 0 measures the held-out losses; the best model by their mean is kept. */

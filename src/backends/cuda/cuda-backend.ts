@@ -74,6 +74,7 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
       },
       memoryLimitBytes: facts.memoryBytes - RESERVED_BYTES,
       dtypes: MODEL_DTYPES,
+      replaysWhole: true,
       unsupported: Object.fromEntries(unsupported),
     };
   }
