@@ -3,9 +3,9 @@
 import { test } from 'node:test';
 import type { ModelDType } from '../../src/backends/backend.ts';
 import { MatMambaLMHeadModel, type ModelState, type WidthOptions, tensor } from '../../src/index.ts';
-import { type Measured, checkClose, checkSame, checkThat } from '../support/close.ts';
+import { CUDA_TOLERANCES, type Measured, checkClose, checkSame, checkThat } from '../support/close.ts';
 import { randomIds } from '../support/reference-model.ts';
-import { TOLERANCES, available, measuredTest, optionsOf } from './harness.ts';
+import { available, measuredTest, optionsOf } from './harness.ts';
 
 const DTYPES = available(['f32', 'tf32', 'bf16', 'f16', 'int8']);
 /** Head dimension 4, three layers; a vocabulary that is no multiple of a tile. */
@@ -60,7 +60,7 @@ const switching = (token: number): WidthOptions => WIDTHS[token % WIDTHS.length]
 
 async function checkPrefill(dtype: ModelDType, measured: Measured): Promise<void> {
   await using lm = await model(optionsOf(dtype));
-  const { output: tolerance } = TOLERANCES[dtype];
+  const { output: tolerance } = CUDA_TOLERANCES[dtype];
   for (const width of WIDTHS) {
     const { logits } = await lm.forward(tensor(ids, [BATCH, LENGTH]), width);
     for (const prefill of [1, PREFILL]) {
@@ -75,7 +75,7 @@ async function checkSwitching(dtype: ModelDType, measured: Measured): Promise<vo
   await using lm = await model(optionsOf(dtype));
   const expected = await inFreshState(cpu, PREFILL, switching);
   const got = await inFreshState(lm, PREFILL, switching);
-  checkClose(got, expected, TOLERANCES[dtype].output, 'logits at changing widths, against the CPU', measured);
+  checkClose(got, expected, CUDA_TOLERANCES[dtype].output, 'logits at changing widths, against the CPU', measured);
 }
 
 /** The same bits again: in the same model, from a snapshot of its state, and in a new model. */

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { test } from 'node:test';
 import type { ModelDType } from '../../src/backends/backend.ts';
 import { checkBlockGradients } from '../support/block-gradients.ts';
-import type { Measured } from '../support/close.ts';
+import { CUDA_TOLERANCES, type Measured } from '../support/close.ts';
 import {
   type GoldenSetting,
   checkBlock,
@@ -14,14 +14,14 @@ import {
   goldenLanguageModels,
 } from '../support/golden-checks.ts';
 import { GOLDEN_FOLDERS } from '../support/golden.ts';
-import { TOLERANCES, available, device, measuredTest, optionsOf } from './harness.ts';
+import { available, device, measuredTest, optionsOf } from './harness.ts';
 
 const VALUES: readonly ModelDType[] = ['f32', 'tf32', 'bf16', 'f16', 'bf16-mixed'];
 const GRADIENTS: readonly ModelDType[] = ['f32', 'tf32', 'bf16-mixed'];
 
 const settingOf = (dtype: ModelDType, measured: Measured): GoldenSetting => ({
   options: optionsOf(dtype),
-  tolerance: TOLERANCES[dtype].output,
+  tolerance: CUDA_TOLERANCES[dtype].output,
   sameTokens: dtype === 'f32',
   measured,
 });
@@ -46,7 +46,7 @@ for (const folder of GOLDEN_FOLDERS) {
   for (const dtype of available(GRADIENTS)) {
     for (const file of goldenBlocks(folder))
       measuredTest(`gradients of ${place}/${file}`, 'golden block gradients', dtype, async (measured) => {
-        await checkBlockGradients(device, `${folder}/${file}`, dtype, TOLERANCES[dtype].gradient, measured);
+        await checkBlockGradients(device, `${folder}/${file}`, dtype, CUDA_TOLERANCES[dtype].gradient, measured);
       });
   }
 }

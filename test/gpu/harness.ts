@@ -13,16 +13,6 @@ import { ERROR_LINE } from './reporter.ts';
 
 export const DEVICE = (process.env['MATMAMBA_GPU_TEST_DEVICE'] ?? 'cuda') as DeviceName;
 
-/** Relative L2 error of outputs and of gradients in each dtype: section 5 of the design, gradients somewhat wider. */
-export const TOLERANCES: Readonly<Record<ModelDType, { readonly output: number; readonly gradient: number }>> = {
-  f32: { output: 2e-5, gradient: 1e-4 },
-  tf32: { output: 1e-3, gradient: 3e-3 },
-  bf16: { output: 2e-2, gradient: 5e-2 },
-  'bf16-mixed': { output: 2e-2, gradient: 5e-2 },
-  f16: { output: 2e-2, gradient: 5e-2 },
-  int8: { output: 2e-2, gradient: 5e-2 },
-};
-
 const { backend, release } = await acquireBackend({ device: DEVICE });
 after(release);
 

@@ -5,6 +5,8 @@ import type { TestEvent } from 'node:test/reporters';
 /** First word of the diagnostic line that says a test's largest error: group, dtype and error follow, with tabs between. */
 export const ERROR_LINE = 'largest error';
 
+/** What the runner says of tests that `--name` leaves out. */
+const NOT_CHOSEN = /does not match pattern/;
 const FIRST_COLUMN = 32;
 const COLUMN = 12;
 
@@ -49,6 +51,7 @@ export default async function* report(source: AsyncIterable<TestEvent>): AsyncGe
   for await (const event of source) {
     if (event.type === 'test:pass') {
       const { name, skip, details } = event.data;
+      if (NOT_CHOSEN.test(String(skip))) continue;
       const isSkipped = skip !== undefined && skip !== false;
       counts[isSkipped ? 'skipped' : 'passed']++;
       yield isSkipped ? `skipped ${name}: ${String(skip)}\n` : `passed  ${name} (${Math.round(details.duration_ms)} ms)\n`;

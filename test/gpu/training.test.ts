@@ -7,19 +7,19 @@ import { basename, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { ModelDType } from '../../src/backends/backend.ts';
-import { checkSame, checkThat } from '../support/close.ts';
+import { CUDA_TOLERANCES, checkSame, checkThat } from '../support/close.ts';
 import { goldenLanguageModels } from '../support/golden-checks.ts';
 import { GOLDEN_FOLDERS } from '../support/golden.ts';
 import { F32_TRAINING, type TrainingSetting, checkLanguageTraining, checkVisionTraining } from '../support/training-checks.ts';
-import { TOLERANCES, available, measuredTest, optionsOf } from './harness.ts';
+import { available, measuredTest, optionsOf } from './harness.ts';
 
 const STEPS = 24;
 const DTYPES = available(['f32', 'tf32', 'bf16-mixed']);
 
-const { gradient } = TOLERANCES['bf16-mixed'];
+const { gradient } = CUDA_TOLERANCES['bf16-mixed'];
 const TRAINING: Partial<Record<ModelDType, TrainingSetting['tolerances']>> = {
   f32: F32_TRAINING.tolerances,
-  tf32: { gradient: TOLERANCES.tf32.gradient, loss: 1e-3, norm: 1e-2, parameterNorm: 1e-4 },
+  tf32: { gradient: CUDA_TOLERANCES.tf32.gradient, loss: 1e-3, norm: 1e-2, parameterNorm: 1e-4 },
   'bf16-mixed': { gradient, loss: 1e-2, norm: 5e-2, parameterNorm: 1e-3 },
 };
 

@@ -1,10 +1,10 @@
 /** All conformance cases of one op in one dtype, for every backend and test runner. */
 
-import type { Backend, ModelDType } from '../../src/backends/backend.ts';
+import { type Backend, MODEL_DTYPES, type ModelDType } from '../../src/backends/backend.ts';
 import { CONFORMANCE } from '../../src/ops/all-cases.ts';
 import { OPS, type OpName } from '../../src/ops/index.ts';
 import type { OpCase } from '../../src/ops/cases.ts';
-import type { Measured } from './close.ts';
+import { CUDA_TOLERANCES, type Measured } from './close.ts';
 import { runCase } from './run-case.ts';
 
 export const OP_NAMES = Object.keys(OPS) as OpName[];
@@ -12,6 +12,16 @@ export const OP_NAMES = Object.keys(OPS) as OpName[];
 /** Whether an op reads a matrix, whose storage follows the dtype. */
 export function hasMatrix(opName: OpName): boolean {
   return Object.values(OPS[opName].inputAxes).some((axes) => axes.startsWith('matrix'));
+}
+
+/** Dtypes in which an op's CUDA kernels differ; products of activations make `tf32` one of them. */
+export function cudaDTypesOf(opName: OpName): readonly ModelDType[] {
+  return hasMatrix(opName) ? MODEL_DTYPES : ['f32', 'tf32', 'bf16', 'f16'];
+}
+
+/** All cases of an op on a CUDA backend. @throws see `checkCases` */
+export function checkCudaCases(backend: Backend, opName: OpName, dtype: ModelDType, measured?: Measured): Promise<void> {
+  return checkCases(backend, opName, dtype, ({ tolerance }) => Math.max(CUDA_TOLERANCES[dtype].output, tolerance), measured);
 }
 
 /** @throws Error naming the case, the result and the place of the largest difference */

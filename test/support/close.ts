@@ -1,9 +1,20 @@
 /** Comparisons that any test runner can use: they throw, and tell what they measured before. */
 
+import type { ModelDType } from '../../src/backends/backend.ts';
 import { relativeError } from './run-case.ts';
 
 /** Told of every relative error, so that a run can print the largest. */
 export type Measured = (error: number) => void;
+
+/** Relative L2 error of outputs and of gradients in each dtype on a GPU: section 5 of the design, gradients somewhat wider. */
+export const CUDA_TOLERANCES: Readonly<Record<ModelDType, { readonly output: number; readonly gradient: number }>> = {
+  f32: { output: 2e-5, gradient: 1e-4 },
+  tf32: { output: 1e-3, gradient: 3e-3 },
+  bf16: { output: 2e-2, gradient: 5e-2 },
+  'bf16-mixed': { output: 2e-2, gradient: 5e-2 },
+  f16: { output: 2e-2, gradient: 5e-2 },
+  int8: { output: 2e-2, gradient: 5e-2 },
+};
 
 /** @throws Error when the relative L2 error of `got` is not below the tolerance */
 export function checkClose(
