@@ -7,7 +7,7 @@ static EmuContext *emu;
 static char *emu_dynamic_shared;
 
 #define __global__ static
-#define __device__ static
+#define __device__
 #define __host__
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
