@@ -63,7 +63,12 @@ export const modelOptions = { model: text, revision: text, offline: flag };
 
 /** How it is held. */
 export const deviceArgs = {
-  dtype: { type: 'enum', options: [...MODEL_DTYPES], description: 'storage of the weights; on a GPU also the precision', default: 'f32' },
+  dtype: {
+    type: 'enum',
+    options: [...MODEL_DTYPES],
+    description: 'storage of the weights; on a GPU also the precision',
+    default: 'f32',
+  },
   device: { type: 'enum', options: [...DEVICE_NAMES], description: 'where to run', default: 'cpu' },
   threads: { type: 'string', valueHint: 'N', description: 'worker threads (default: one per core)' },
   blas: { type: 'string', valueHint: 'auto|off|PATH', description: 'a system BLAS for large float32 products (default auto)' },

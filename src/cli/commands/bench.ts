@@ -22,6 +22,7 @@ import { describeModel, hasLevel } from '../../models/description.ts';
 import { PRESETS, PRESET_NAMES, isPresetName } from '../../models/presets.ts';
 import { randomWeights } from '../../models/weight-sources.ts';
 import { UsageError, type CheckedArguments } from '../arguments.ts';
+import { benchGpu } from '../bench/gpu.ts';
 import { benchTraining, trainBenchModels } from '../bench/train-cpu.ts';
 import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
@@ -33,7 +34,7 @@ import { Progress, withProgress } from '../progress.ts';
 import { formatCount, formatNumber, table } from '../text-layout.ts';
 import { writeModel } from '../write-model.ts';
 
-const SUITES = ['cpu', 'train-cpu'] as const;
+const SUITES = ['cpu', 'train-cpu', 'gpu'] as const;
 const DEFAULT_MODEL = 'lm-130m';
 
 const args: ArgsDef = {
@@ -42,6 +43,11 @@ const args: ArgsDef = {
     ...modelArgs.model,
     valueHint: 'DIR|ID|PRESET',
     description: `a language model; a preset has random weights (default ${DEFAULT_MODEL}); train-cpu: some of books-10m, lm-130m (default both)`,
+  },
+  rows: {
+    type: 'string',
+    valueHint: 'LIST',
+    description: 'gpu: rows whose names hold one of these, such as decode,vision-35m (default all)',
   },
   dtype: { type: 'string', valueHint: 'LIST', description: `some of ${WEIGHT_DTYPES.join(', ')} (default f32,bf16,int8)` },
   level: { type: 'string', valueHint: 'LIST', description: 'levels (default 1,2,4,8)' },
@@ -62,6 +68,7 @@ const args: ArgsDef = {
 const options = z.object({
   suite: z.enum(SUITES).default('cpu'),
   model: modelOptions.model,
+  rows: z.string().optional(),
   dtype: wordList(WEIGHT_DTYPES).optional(),
   level: wholeList(1, 'levels with commas between them').optional(),
   threads: wholeList(1, 'thread counts with commas between them').optional(),
@@ -85,6 +92,7 @@ export const benchCommand = defineCliCommand({
     { command: 'matmamba bench cpu --dtype f32,int8 --level 1 --threads 2', says: 'some of it' },
     { command: 'matmamba bench --ops --dtype bf16 --level 4', says: 'where the time goes' },
     { command: 'matmamba bench train-cpu --model books-10m', says: 'training steps' },
+    { command: 'matmamba bench gpu --rows decode --ops', says: 'single tokens on a GPU, and where their time goes' },
     { command: 'matmamba bench --model books-10m --json > speed.jsonl', says: 'for programs' },
   ],
   notes: [
@@ -94,6 +102,8 @@ export const benchCommand = defineCliCommand({
     'train-cpu: one joint step, forward and backward at every level, clipping and AdamW; tokens of all levels count. GFLOP/s: 6 for every token ' +
       'and element of the matrices that its level uses, and 15 for every element of the states; of GEMM: that as a share of one large product ' +
       'under the same settings. in products: share of the time in matrix products, by the profiler, and their own speed as a share of GEMM. memory: the largest resident size.',
+    'gpu: the published shapes on an NVIDIA GPU, wall-clock times of whole calls. floor: the operations of the matrix products at the rate of one ' +
+      'large product, or the bytes of all ops at the rate of a large copy, whichever takes longer. ops: the launches one by one, without the graph.',
   ],
   run: bench,
 });
@@ -106,6 +116,14 @@ async function bench(given: Options, _checked: CheckedArguments, io: Io): Promis
     io.warn(
       `other work keeps this machine busy (load ${formatNumber(machine.load)} on ${machine.cores} cores): expect low figures`,
     );
+  if (given.suite === 'gpu') {
+    const { repeat, quick, json, ops, rows } = given;
+    const repetition = { least: quick ? 2 : Math.max(5, repeat), most: 200, budgetMs: quick ? 200 : 1000 };
+    const wanted = rows?.split(',').map((part) => part.trim());
+    if (json) io.json({ kind: 'machine', ...machine });
+    await benchGpu({ rows: wanted, repetition, signal: io.signal }, { json: json === true, ops: ops === true }, io);
+    return;
+  }
   const blasNow = await blasLibrary();
   if (given.suite === 'train-cpu') {
     await benchTrainCpu(given, machine, blasNow, io);
