@@ -261,14 +261,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_adjoint(
         taken = along[((i64)row * gridDim.x + unit) * length + t0 + lane] - step * passed;
         passed += k.xy[lane] * sums[lane][0][PW];
       }
+      /* A step that leaves nothing has no D, and sums begin anew before it. */
+      bool cut = rate * step > 27.0f, ends = cut;
+      if (cut) taken = 0.0f;
       #pragma unroll
       for (int distance = 1; distance < 32; distance <<= 1) {
         float later = __shfl_down_sync(FULL_WARP, taken, distance);
-        if (lane + distance < 32) taken += later;
+        bool end = __shfl_down_sync(FULL_WARP, (int)ends, distance);
+        if (lane + distance < 32 && !ends) taken += later, ends = end;
       }
-      float decayed = carried_d + taken;
-      carried_d += __shfl_sync(FULL_WARP, taken, 0);
-      if (k.decay[lane] == 0.0f) decayed = 0.0f;
+      float decayed = ends ? taken : carried_d + taken;
+      carried_d = __shfl_sync(FULL_WARP, decayed, 0);
       if (lane < count) {
         float change = (passed - rate * decayed) * k.slope[lane];
         ddt_parts[((i64)row * length + t0 + lane) * gridDim.x + unit] = change;
