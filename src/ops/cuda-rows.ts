@@ -93,6 +93,25 @@ __device__ __forceinline__ void load_parameter(float (&v)[8], const float *from,
   }
 }
 
+/* Stores the 8 columns where live, which is the same in lanes 2 i and 2 i + 1; every lane takes part. Neighbours exchange
+   halves of floats, so that each store of a warp fills whole sectors of 32 bytes. */
+template <typename T> __device__ __forceinline__ void store_columns(T *row, int column, bool live, const float (&v)[8]) {
+  if constexpr (sizeof(T) == 4) {
+    bool odd = threadIdx.x & 1;
+    float first[4], second[4];
+    #pragma unroll
+    for (int j = 0; j < 4; j++) {
+      float got = __shfl_xor_sync(FULL_WARP, odd ? v[j] : v[4 + j], 1);
+      first[j] = odd ? got : v[j];
+      second[j] = odd ? v[4 + j] : got;
+    }
+    T *to = row + column - (odd ? 4 : 0);
+    if (live) { store_row<4>(to, first); store_row<4>(to + 8, second); }
+  } else {
+    if (live) store_row<8>(row + column, v);
+  }
+}
+
 /* Adds the groups' sums in the order of the groups and writes the block's row of them; every thread takes part. */
 __device__ __forceinline__ void write_partial(float *to, float (&sums)[CHUNKS][8], int padded, float *room) {
   #pragma unroll
@@ -116,9 +135,9 @@ __device__ __forceinline__ void write_partial(float *to, float (&sums)[CHUNKS][8
 /** Floats of shared memory that `write_partial` needs as `room`. */
 export const PARTIAL_ROOM = 'float room[GROUPS > 1 ? 8 * BLOCK : 1]';
 
-/** `partial_sum`: a column's sum over the rows of partial sums, in a fixed order; blocks of 32 columns x 16 rows. */
+/** `partial_sum`: a column's sum over the rows of partial sums, in a fixed order; blocks of 32 columns x 32 rows. */
 export const PARTIAL_SUM_SOURCE = String.raw`
-#define PARTIAL_ROWS 16
+#define PARTIAL_ROWS 32
 /* The total is right on the first warp; every thread takes part. */
 __device__ __forceinline__ float partial_sum(const float *partials, int count, int stride, int column, bool live) {
   __shared__ float cells[PARTIAL_ROWS][32];
@@ -137,12 +156,12 @@ __device__ __forceinline__ float partial_sum(const float *partials, int count, i
   return sum;
 }
 `;
-export const PARTIAL_SUM_BLOCK = 512;
+export const PARTIAL_SUM_BLOCK = 1024;
 
 const ADD_PARTIALS_SOURCE = String.raw`
 /* target[column] += the sum over the rows of partials (count, stride); the sums of a second target lie second columns
    further on. Targets have width elements that are used. */
-extern "C" __global__ void add_partials(
+extern "C" __global__ void __launch_bounds__(1024) add_partials(
     const float *partials, int count, int stride, int second, float *target, float *other, int width) {
   int column = blockIdx.x * 32 + (threadIdx.x & 31);
   float *to = blockIdx.y == 0 ? target : other;

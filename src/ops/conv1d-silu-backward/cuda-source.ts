@@ -119,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv1d_silu_backward(
 
 export const BACKWARD_SUMS_SOURCE = String.raw`
 /* Adds the sums over the rows of partials, (count, TAPS + 1, columns), to dWeight (channels, TAPS) and dBias (channels). */
-extern "C" __global__ void conv1d_silu_backward_sums(
+extern "C" __global__ void __launch_bounds__(1024) conv1d_silu_backward_sums(
     const float *partials, int count, float *weight_gradient, float *bias_gradient, int columns, SEGMENT_PARAMETERS) {
   int k = blockIdx.y, column = blockIdx.x * 32 + (threadIdx.x & 31);
   float *to = k < TAPS ? weight_gradient : bias_gradient;

@@ -85,10 +85,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) gated_norm_backwar
 #endif
       }
       int column = row_column(c);
-      if (row < rows && column < padded) {
-        store_row<8>(dx + (i64)row * dx_stride + column, out);
-        store_row<8>(dz + (i64)row * dz_stride + column, out_z);
-      }
+      bool live = row < rows && column < padded;
+      store_columns(dx + (i64)row * dx_stride, column, live, out);
+      store_columns(dz + (i64)row * dz_stride, column, live, out_z);
     }
   }
 #if DWEIGHT

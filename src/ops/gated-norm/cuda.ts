@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) gated_norm(
     int column = row_column(c);
     #pragma unroll
     for (int j = 0; j < 8; j++) v[c][j] *= r * w[c][j];
-    if (column < padded) store_row<8>(y + (i64)row * y_stride + column, v[c]);
+    store_columns(y + (i64)row * y_stride, column, column < padded, v[c]);
   }
 }
 `;

@@ -116,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT) norm_backward(
       for (int j = 0; j < 8; j++) out[j] += s[j];
 #endif
       mask_columns(out, column, width);
-      if (row < rows && column < padded) store_row<8>(dx + (i64)row * dx_stride + column, out);
+      store_columns(dx + (i64)row * dx_stride, column, row < rows && column < padded, out);
     }
   }
 #if DWEIGHT

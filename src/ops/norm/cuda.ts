@@ -59,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) norm_rows(
 #endif
     mask_columns(v[c], column, width);
 #if ADD
-    if (column < padded) store_row<8>(sum + (i64)row * sum_stride + column, v[c]);
+    store_columns(sum + (i64)row * sum_stride, column, column < padded, v[c]);
 #endif
     #pragma unroll
     for (int j = 0; j < 8; j++) { total += v[c][j]; square += v[c][j] * v[c][j]; }
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) norm_rows(
       #pragma unroll
       for (int j = 0; j < 8; j++) v[c][j] += shift[j];
     }
-    if (column < padded) store_row<8>(y + (i64)row * y_stride + column, v[c]);
+    store_columns(y + (i64)row * y_stride, column, column < padded, v[c]);
   }
 }
 `;
