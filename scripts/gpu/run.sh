@@ -29,11 +29,13 @@ fresh() { [ -f "$home/$1.sha256" ] && cmp -s "$bundle/$1.sha256" "$home/$1.sha25
 # put PART FOLDER: a new folder takes the old one's place in one rename, then the stamp says so.
 put() {
   rm -rf "$home/$1.sha256" "$home/$1"
-  mv "$2" "$home/$1"
+  mv -T "$2" "$home/$1"
   cp "$bundle/$1.sha256" "$home/$1.sha256"
 }
 
 mkdir -p "$home"
+new=
+trap '[ -z "$new" ] || rm -rf "$new"' EXIT
 if ! fresh node; then
   new="$home/node.$$"
   mkdir -p "$new"
@@ -48,8 +50,7 @@ if ! fresh app; then
   put app "$new"
 fi
 for name in models examples package.json test/golden; do
-  rm -f "$home/app/$name"
-  if [ -e "$checkout/$name" ]; then ln -s "$checkout/$name" "$home/app/$name"; fi
+  if [ -e "$checkout/$name" ]; then ln -sfn "$checkout/$name" "$home/app/$name"; else rm -f "$home/app/$name"; fi
 done
 if [ ! -e "$home/app/package.json" ]; then
   echo "matmamba: $checkout is no checkout of the repository; name one in MATMAMBA_CHECKOUT" >&2
