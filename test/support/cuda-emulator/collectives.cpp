@@ -19,7 +19,8 @@ static const char *shuffle(int kind, unsigned mask, void *const *operands) {
   for (int lane = 0; lane < 32; lane++) {
     if (!(mask >> lane & 1)) continue;
     auto &own = *(EmuShuffle *)operands[lane];
-    if (own.width < 1 || own.width > 32 || (own.width & (own.width - 1)) != 0) return "a shuffle's width must be a power of 2 up to 32";
+    bool fits = own.width >= 1 && own.width <= 32 && (own.width & (own.width - 1)) == 0;
+    if (!fits) return "a shuffle's width must be a power of 2 up to 32";
     int first = lane & ~(own.width - 1), last = first + own.width - 1, from = lane;
     if (kind == EMU_SHUFFLE) from = first + (own.lane & (own.width - 1));
     if (kind == EMU_SHUFFLE_UP) from = lane - own.lane < first ? lane : lane - own.lane;

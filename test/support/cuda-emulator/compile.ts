@@ -15,7 +15,7 @@ import { CUDA_PRELUDE } from '../../../src/ops/cuda-prelude.ts';
 const here = fileURLToPath(new URL('.', import.meta.url));
 const text = (name: string): string => readFileSync(join(here, name), 'utf8');
 const RUNTIME = ['runtime.cpp', 'memory.cpp', 'collectives.cpp'];
-const RUNTIME_HEADERS = ['abi.h', 'runtime.h', 'fibers.h'];
+const RUNTIME_HEADERS = ['abi.h', 'runtime.h', 'fibers.h', 'traps.h'];
 const COMMON = ['-std=c++20', '-shared', '-fPIC', '-fno-strict-aliasing', '-fwrapv', '-U_FORTIFY_SOURCE'];
 const RUNTIME_FLAGS = [...COMMON, '-O3', '-march=native', '-Wno-psabi'];
 /**

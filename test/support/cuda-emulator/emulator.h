@@ -200,13 +200,16 @@ template <typename T> static inline T emu_shuffle(int kind, unsigned mask, T x, 
 template <typename T> static inline T __shfl_sync(unsigned mask, T x, int lane, int width = 32, int site = __builtin_LINE()) {
   return emu_shuffle(EMU_SHUFFLE, mask, x, lane, width, site);
 }
-template <typename T> static inline T __shfl_up_sync(unsigned mask, T x, unsigned delta, int width = 32, int site = __builtin_LINE()) {
+template <typename T>
+static inline T __shfl_up_sync(unsigned mask, T x, unsigned delta, int width = 32, int site = __builtin_LINE()) {
   return emu_shuffle(EMU_SHUFFLE_UP, mask, x, (int)delta, width, site);
 }
-template <typename T> static inline T __shfl_down_sync(unsigned mask, T x, unsigned delta, int width = 32, int site = __builtin_LINE()) {
+template <typename T>
+static inline T __shfl_down_sync(unsigned mask, T x, unsigned delta, int width = 32, int site = __builtin_LINE()) {
   return emu_shuffle(EMU_SHUFFLE_DOWN, mask, x, (int)delta, width, site);
 }
-template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int lanes, int width = 32, int site = __builtin_LINE()) {
+template <typename T>
+static inline T __shfl_xor_sync(unsigned mask, T x, int lanes, int width = 32, int site = __builtin_LINE()) {
   return emu_shuffle(EMU_SHUFFLE_XOR, mask, x, lanes, width, site);
 }
 static inline unsigned __ballot_sync(unsigned mask, int predicate, int site = __builtin_LINE()) {

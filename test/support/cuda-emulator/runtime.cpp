@@ -7,23 +7,14 @@
  */
 #include "fibers.h"
 #include "runtime.h"
+#include "traps.h"
 #include <bit>
-#include <csetjmp>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <dlfcn.h>
 #include <string>
-#include <unistd.h>
 #include <vector>
-#ifdef __linux__
-#include <sys/syscall.h>
-#ifndef sigev_notify_thread_id
-#define sigev_notify_thread_id _sigev_un._tid
-#endif
-#endif
 
 using namespace emulator;
 
@@ -50,7 +41,7 @@ struct Fiber {
 struct Warp { unsigned ready, in_collective, in_barrier, exited; };
 
 Fiber *fibers;
-char *stacks, *dynamic_memory, *signal_stack;
+char *stacks, *dynamic_memory;
 Warp warps[32];
 Stack main_stack;
 EmuContext context;
@@ -62,9 +53,6 @@ EmuModule *module;
 const EmuEntry *entry;
 void **kernel_arguments;
 size_t dynamic_bytes;
-sigjmp_buf escape;
-volatile sig_atomic_t running = 0, caught_signal = 0;
-void *volatile caught_address, *volatile caught_at;
 
 unsigned draw(unsigned below) {
   random_state ^= random_state << 13;
@@ -120,12 +108,13 @@ void switch_to(int next) {
     bool barrier = warp.in_barrier & bit;
     if (!first && own.site == before.site && barrier == (bool)(warp.in_barrier & bit >> 1)) continue;
     char line[256];
-    snprintf(line, sizeof line, "\n  thread %d waits in %s (%s)", t, barrier ? "__syncthreads" : name_of(own.kind), place(own.site).c_str());
+    const char *what = barrier ? "__syncthreads" : name_of(own.kind);
+    snprintf(line, sizeof line, "\n  thread %d waits in %s (%s)", t, what, place(own.site).c_str());
     text += line;
     shown++;
   }
-  fail("%s: deadlock, %d of %d threads wait at __syncthreads and %d have exited%s", who(current).c_str(), waiting, threads, exited,
-       text.c_str());
+  fail("%s: deadlock, %d of %d threads wait at __syncthreads and %d have exited%s", who(current).c_str(), waiting, threads,
+       exited, text.c_str());
   abandon();
 }
 
@@ -204,7 +193,8 @@ int barrier(int site, int predicate) {
   Warp &warp = warps[current >> 5];
   unsigned bit = 1u << (current & 31);
   if (waiting > 0 && barrier_site != site) {
-    fail("%s: threads meet in different __syncthreads: %s and %s", who(current).c_str(), place(barrier_site).c_str(), place(site).c_str());
+    fail("%s: threads meet in different __syncthreads: %s and %s", who(current).c_str(), place(barrier_site).c_str(),
+         place(site).c_str());
     abandon();
   }
   barrier_site = fibers[current].site = site;
@@ -231,7 +221,8 @@ void do_copy(const Copy &copy) {
 void copy_async(void *to, const void *from, bool valid, int site) {
   Fiber &own = fibers[current];
   const char *problem = nullptr;
-  if ((uintptr_t)to % 16 != 0 || (valid && (uintptr_t)from % 16 != 0)) problem = "copy_async16 needs addresses aligned to 16 bytes";
+  bool aligned = (uintptr_t)to % 16 == 0 && (!valid || (uintptr_t)from % 16 == 0);
+  if (!aligned) problem = "copy_async16 needs addresses aligned to 16 bytes";
   else if (!in_shared(to)) problem = "copy_async16 writes memory that is not shared memory";
   if (problem) {
     fail("%s (%s): %s", who(current).c_str(), place(site).c_str(), problem);
@@ -267,7 +258,8 @@ void fiber_main() {
   for (unsigned rest = warp.in_collective; rest; rest &= rest - 1) {
     Fiber &other = fibers[(current & ~31) + std::countr_zero(rest)];
     if (!(other.mask & bit)) continue;
-    fail("%s: exits while other lanes wait for it in %s (%s)", who(current).c_str(), name_of(other.kind), place(other.site).c_str());
+    fail("%s: exits while other lanes wait for it in %s (%s)", who(current).c_str(), name_of(other.kind),
+         place(other.site).c_str());
     abandon();
   }
   if (exited == threads) abandon();
@@ -299,27 +291,6 @@ void run_block() {
   }
 }
 
-const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGUSR2};
-constexpr int SIGNAL_COUNT = sizeof SIGNALS / sizeof *SIGNALS;
-struct sigaction previous[SIGNAL_COUNT];
-
-void on_signal(int number, siginfo_t *info, void *raw) {
-  if (!running) {
-    signal(number, SIG_DFL);
-    return;
-  }
-  caught_signal = number;
-  caught_address = number == SIGUSR2 ? nullptr : info->si_addr;
-  caught_at = nullptr;
-#if defined(__x86_64__) && defined(__linux__)
-  caught_at = (void *)((ucontext_t *)raw)->uc_mcontext.gregs[REG_RIP];
-#elif defined(__aarch64__) && defined(__linux__)
-  caught_at = (void *)((ucontext_t *)raw)->uc_mcontext.pc;
-#endif
-  (void)raw;
-  siglongjmp(escape, 1);
-}
-
 /* Says what a trap was; `[file+offset]` at the end is for addr2line. */
 void explain_signal() {
   const char *what = "an illegal instruction (the compiler's trap: a misaligned access, or an index beyond an array)";
@@ -340,52 +311,17 @@ void explain_signal() {
   else fail("%s: %s%s", who(current).c_str(), what, at);
 }
 
-/* Signals of this thread while kernels run on it, on a stack of their own. */
-struct SignalGuard {
-  stack_t old_stack;
-  timer_t timer;
-  bool timed = false;
-  explicit SignalGuard(double seconds) {
-    stack_t stack = {};
-    stack.ss_sp = signal_stack;
-    stack.ss_size = 65536;
-    sigaltstack(&stack, &old_stack);
-    struct sigaction action = {};
-    action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    for (int i = 0; i < SIGNAL_COUNT; i++) sigaction(SIGNALS[i], &action, &previous[i]);
-#ifdef __linux__
-    sigevent event = {};
-    event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = SIGUSR2;
-    event.sigev_notify_thread_id = (int)syscall(SYS_gettid);
-    itimerspec limit = {};
-    limit.it_value.tv_sec = (time_t)seconds;
-    limit.it_value.tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9);
-    timed = seconds > 0 && timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &limit, nullptr) == 0;
-#endif
-  }
-  ~SignalGuard() {
-#ifdef __linux__
-    if (timed) timer_delete(timer);
-#endif
-    for (int i = 0; i < SIGNAL_COUNT; i++) sigaction(SIGNALS[i], &previous[i], nullptr);
-    sigaltstack(&old_stack, nullptr);
-  }
-};
-
 bool prepare() {
   if (fibers) return true;
   fibers = new Fiber[MAX_THREADS];
   stacks = map_stacks(MAX_THREADS);
   dynamic_memory = (char *)aligned_alloc(1024, MAX_SHARED + SHARED_GUARD + 1024);
-  signal_stack = (char *)malloc(65536);
   context.collective = collective;
   context.barrier = barrier;
   context.copy_async = copy_async;
   context.copy_commit = copy_commit;
   context.copy_wait = copy_wait;
-  return stacks && dynamic_memory && signal_stack;
+  return stacks && dynamic_memory;
 }
 
 void run_grid() {
@@ -442,8 +378,10 @@ int emu_launch(uint64_t loaded, const char *name, uint32_t x, uint32_t y, uint32
   size_t static_bytes = (size_t)(module->shared_end - module->shared_begin);
   if (!x || !y || !z || x > 0x7fffffff || y > 65535 || z > 65535) fail("kernel %s: a grid of %u x %u x %u blocks", name, x, y, z);
   if (!block || block > MAX_THREADS || block % 32) fail("kernel %s: a block of %u threads", name, block);
-  if (module->entry_count == 1 && static_bytes > 48 * 1024) fail("kernel %s: %zu bytes of static shared memory", name, static_bytes);
-  if (shared_bytes + (module->entry_count == 1 ? static_bytes : 0) > MAX_SHARED) {
+  /* Several entries do not share their arrays on a device, but their sizes are not told apart here. */
+  if (module->entry_count > 1) static_bytes = 0;
+  if (static_bytes > 48 * 1024) fail("kernel %s: %zu bytes of static shared memory", name, static_bytes);
+  if (shared_bytes + static_bytes > MAX_SHARED) {
     fail("kernel %s: %zu bytes of shared memory", name, shared_bytes + static_bytes);
   }
   if (!prepare()) fail("the emulator got no memory for its stacks");
