@@ -18,7 +18,7 @@
  * multiprocessor (109 KB of shared memory and 128 threads of up to 255 registers each) keep the tensor cores busy: 16
  * chunks are some 60,000 cycles.
  *
- * Defines: HALF; TX, TB, TC, TDT, TY; N, P; WARPS; HEADS of a warp; TILES, 8-column tiles of each of these heads that the
+ * Defines: HALF; TX, TB, TC, TDT, TY; N, P; WARPS; HEADS of a warp; PARTS, warps that share a head (then HEADS is 1); TILES, 8-column tiles of each of these heads that the
  * warp has; XP, 8-column pieces of x that the block has.
  */
 
@@ -40,12 +40,12 @@ __device__ __forceinline__ int x_place(int row, int column) {
   return XP % 8 == 0 ? row * XS + ((((column >> 3) ^ row) & 7) << 3 | (column & ~63) | (column & 7)) : row * XS + column;
 }
 
-/* Stages eight columns of a row, zeros from count on or for a step that is not there. */
-__device__ __forceinline__ void stage8(HALF *to, const HALF *from, int count, bool valid) {
-  if (count >= 8) copy_async16(to, from, valid);
+/* Stages eight columns of a row, zeros from count on (none or all of the eight if WHOLE) or for a step that is not there. */
+template <bool WHOLE> __device__ __forceinline__ void stage8(HALF *to, const HALF *from, int count, bool valid) {
+  if (WHOLE || count >= 8) copy_async16(to, from, valid && count > 0);
   else for (int e = 0; e < 8; e++) to[e] = valid && e < count ? from[e] : from_float<HALF>(0.0f);
 }
-template <typename T> __device__ __forceinline__ void stage8(HALF *to, const T *from, int count, bool valid) {
+template <bool WHOLE, typename T> __device__ __forceinline__ void stage8(HALF *to, const T *from, int count, bool valid) {
   for (int e = 0; e < 8; e++) to[e] = from_float<HALF>(valid && e < count ? to_float(from[e]) : 0.0f);
 }
 __device__ __forceinline__ void store8(HALF *to, const HALF *from) { *(uint4 *)to = *(const uint4 *)from; }
@@ -59,8 +59,8 @@ __device__ __forceinline__ u32 scale_pair(u32 pair, float low, float high) {
   return pack2<HALF>(low_half(pair) * low, high_half(pair) * high);
 }
 
-/* Grid (groups of WARPS warps' columns, batch); parts: warps that share a head (then HEADS is 1). */
-extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS, int parts) {
+/* Grid (groups of WARPS warps' columns, batch). */
+extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS) {
   extern __shared__ uint4 shared[];
   HALF *stages = (HALF *)shared;
   float *scores = (float *)(stages + 2 * STAGE);
@@ -70,11 +70,11 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
   float *skips = sources + HEADS * Q;
 
   int channels = heads * P, padded = (channels + 15) / 16 * 16;
-  auto column_of = [&](int unit) { return parts > 1 ? unit / parts * P + unit % parts * (8 * TILES) : unit * (HEADS * P); };
+  auto column_of = [&](int unit) { return PARTS > 1 ? unit / PARTS * P + unit % PARTS * (8 * TILES) : unit * (HEADS * P); };
   int start = column_of(blockIdx.x * WARPS), end = column_of((blockIdx.x + 1) * WARPS), base = start & ~7;
   if (end >= channels) end = padded;
   int unit = blockIdx.x * WARPS + warp;
-  int head = parts > 1 ? unit / parts : unit * HEADS, p0 = parts > 1 ? unit % parts * (8 * TILES) : 0;
+  int head = unit / PARTS * HEADS, p0 = unit % PARTS * (8 * TILES);
   bool active = head < heads;
   int column = head * P + p0 - base;
   int real = lengths ? max(min(lengths[batch], length), 0) : length;
@@ -84,18 +84,16 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
 
   auto stage = [&](int chunk, HALF *bs) {
     HALF *cs = bs + Q * NS, *xs = cs + Q * NS;
+    #pragma unroll 2
     for (int i = thread; i < Q * 2 * KT; i += 32 * WARPS) {
       int r = i / (2 * KT), n = i % (2 * KT) * 8, t = chunk * Q + r;
-      bool valid = t < real;
-      i64 row = rows + (valid ? t : 0);
-      stage8(bs + r * NS + n, b + row * bStride + n, N - n, valid);
-      stage8(cs + r * NS + n, c + row * cStride + n, N - n, valid);
+      stage8<N % 8 == 0>(bs + r * NS + n, b + (rows + t) * bStride + n, N - n, t < real);
+      stage8<N % 8 == 0>(cs + r * NS + n, c + (rows + t) * cStride + n, N - n, t < real);
     }
+    #pragma unroll 2
     for (int i = thread; i < Q * XP; i += 32 * WARPS) {
       int r = i / XP, p = i % XP * 8, t = chunk * Q + r;
-      bool valid = t < real;
-      i64 row = rows + (valid ? t : 0);
-      stage8(xs + x_place(r, p), x + row * xStride + base + p, padded - base - p, valid);
+      stage8<true>(xs + x_place(r, p), x + (rows + t) * xStride + base + p, padded - base - p, t < real);
     }
   };
   /* Writes y from where x was; each thread takes the pieces that it stages next. */
@@ -115,9 +113,13 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
   };
 
   float raw[HEADS][2], bias[HEADS], rate[HEADS];
+  /* Read again for each chunk, for want of registers; under way while the warp waits for the others. */
   auto load_raw = [&](int chunk) {
     #pragma unroll
     for (int h = 0; h < HEADS; h++) {
+      int at = min(head + h, heads - 1);
+      bias[h] = dtBias[at];
+      rate[h] = aLog[at];
       #pragma unroll
       for (int e = 0; e < 2; e++) {
         int t = chunk * Q + 2 * lane + e;
@@ -127,14 +129,16 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
   };
   stage(0, stages);
   copy_async_commit();
-  load_raw(0);
 
+  /* Where the row of accumulator e of a tile lies in the state, if it has one; pairs of accumulators are neighbours. */
+  auto state_row = [&](int h, int m, int e) {
+    int p = p0 + 16 * m + g + 8 * (e >> 1);
+    bool there = state && head + h < heads && p < P && (2 * m + (e >> 1) < TILES);
+    return there ? state + ((i64)(head + h) * P + p) * N : nullptr;
+  };
   float s[HEADS][MT][2 * KT][4];
   #pragma unroll
   for (int h = 0; h < HEADS; h++) {
-    int at = min(head + h, heads - 1);
-    bias[h] = dtBias[at];
-    rate[h] = fmaxf(-expf(aLog[at]) * LOG2E, -1e30f);
     if (lane < 8 * TILES) {
       int p = p0 + lane;
       skips[h * 8 * TILES + lane] = p < P && head + h < heads ? d[dPerChannel ? (head + h) * P + p : head + h] : 0.0f;
@@ -144,10 +148,16 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
       #pragma unroll
       for (int k = 0; k < 2 * KT; k++) {
         #pragma unroll
-        for (int e = 0; e < 4; e++) {
-          int p = p0 + 16 * m + g + 8 * (e >> 1), n = 8 * k + 2 * q + (e & 1);
-          bool there = state && head + h < heads && p < P && n < N && p < p0 + 8 * TILES;
-          s[h][m][k][e] = there ? state[((i64)(head + h) * P + p) * N + n] : 0.0f;
+        for (int e = 0; e < 4; e += 2) {
+          int n = 8 * k + 2 * q;
+          float2 v = make_float2(0.0f, 0.0f);
+          if (state_row(h, m, e) && n < N) {
+            const float *from = state_row(h, m, e) + n;
+            if (N % 2 == 0) v = *(const float2 *)from;
+            else v = make_float2(from[0], n + 1 < N ? from[1] : 0.0f);
+          }
+          s[h][m][k][e] = v.x;
+          s[h][m][k][e + 1] = v.y;
         }
       }
     }
@@ -155,6 +165,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
 
   for (int chunk = 0; chunk < chunks; chunk++) {
     HALF *bs = stages + (chunk & 1) * STAGE, *cs = bs + Q * NS, *xs = cs + Q * NS, *other = stages + (~chunk & 1) * STAGE;
+    load_raw(chunk);
     copy_async_wait<0>();
     __syncthreads();
     if (chunk > 0) store_y(chunk - 1, other + 2 * Q * NS);
@@ -167,12 +178,13 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
       #pragma unroll
       for (int h = 0; h < HEADS; h++) {
         float step[2], decay[2];
+        float slope = fmaxf(-expf(rate[h]) * LOG2E, -1e30f);
         #pragma unroll
         for (int e = 0; e < 2; e++) {
           bool valid = chunk * Q + 2 * lane + e < real && head + h < heads;
           step[e] = valid ? step_size(raw[h][e], bias[h], dtMin, dtMax) : 0.0f;
           /* 2^-150 is zero, and smaller sums have more digits. */
-          decay[e] = fmaxf(rate[h] * step[e], -150.0f);
+          decay[e] = fmaxf(slope * step[e], -150.0f);
         }
         float sum = decay[0] + decay[1];
         #pragma unroll
@@ -185,7 +197,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
         *(float2 *)(sums + h * Q + 2 * lane) = make_float2(first, second);
         *(float2 *)(sources + h * Q + 2 * lane) = make_float2(first - log2f(step[0]), second - log2f(step[1]));
       }
-      load_raw(chunk + 1);
     }
 
     /* Tiles of c . b on and below the diagonal. */
@@ -427,10 +438,15 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS,
         #pragma unroll
         for (int k = 0; k < 2 * KT; k++) {
           #pragma unroll
-          for (int e = 0; e < 4; e++) {
-            int p = p0 + 16 * m + g + 8 * (e >> 1), n = 8 * k + 2 * q + (e & 1);
-            bool there = head + h < heads && p < P && n < N && p < p0 + 8 * TILES;
-            if (there) state[((i64)(head + h) * P + p) * N + n] = s[h][m][k][e];
+          for (int e = 0; e < 4; e += 2) {
+            int n = 8 * k + 2 * q;
+            float *to = state_row(h, m, e);
+            if (!to || n >= N) continue;
+            if (N % 2 == 0) *(float2 *)(to + n) = make_float2(s[h][m][k][e], s[h][m][k][e + 1]);
+            else {
+              to[n] = s[h][m][k][e];
+              if (n + 1 < N) to[n + 1] = s[h][m][k][e + 1];
+            }
           }
         }
       }

@@ -37,7 +37,7 @@ const SHARED_BYTES = 228 * 1024;
 const REGISTERS = 65_536;
 /** Cycles between products of 16 x 8 x 16 on a quarter of a multiprocessor. */
 const PRODUCT_CYCLES = 6.4;
-/** How much longer a warp takes alone than its instructions need, and what its barriers and sums cost. */
+/** How much longer a warp takes alone than its instructions need, and what barriers and sums cost a block alone. */
 const ALONE = 1.7;
 const CHUNK_CYCLES = 800;
 /** Bytes a cycle that a multiprocessor gets from the second-level cache. */
@@ -64,11 +64,11 @@ function cyclesOf(split: ScanSplit, { length, batch, headdim, dState, multiproce
   );
   const resident = Math.min(fitting, Math.ceil((batch * blocks) / multiprocessors));
   const bytes = resident * CHUNK * (4 * dState + 4 * warps * heads * Math.min(headdim, 8 * tiles));
-  const chunk = Math.max(ALONE * busy + CHUNK_CYCLES, Math.ceil((resident * warps) / 4) * busy, bytes / CACHE_BYTES);
+  const chunk = Math.max(ALONE * busy, Math.ceil((resident * warps) / 4) * busy, bytes / CACHE_BYTES) + CHUNK_CYCLES / resident;
   return Math.ceil((batch * blocks) / (multiprocessors * resident)) * Math.ceil(length / CHUNK) * chunk;
 }
 
-function splitOf(shape: ScanShape, warps: number, heads: number, tiles: number): ScanSplit | undefined {
+export function splitOf(shape: ScanShape, warps: number, heads: number, tiles: number): ScanSplit | undefined {
   const { headdim, dState } = shape;
   const stateTiles = Math.ceil(dState / 16);
   const parts = Math.ceil(headdim / (8 * tiles));

@@ -21,6 +21,8 @@ import { STEPS_SOURCE } from './cuda-steps.ts';
 const LONGEST_SHORT = 8;
 /** As in `cuda-steps.ts`. */
 const STAGE = 16;
+/** Warps of a multiprocessor from which on a warp takes more rows instead. */
+const LEAST_WARPS = 8;
 
 function operandTypes(node: CudaNode): Record<string, string> {
   const type = (name: string): string => cType(node.buffer(name).element);
@@ -51,16 +53,18 @@ function stepsLaunch(node: CudaNode): KernelLaunch {
   const batch = node.number('batch');
   const dState = node.buffer('b').width;
   const laneElements = dState % 4 === 0 ? 4 * Math.ceil(dState / 32) : Math.ceil(dState / 8);
-  const warpChannels = laneElements <= 32 ? 8 : 4;
   const channels = paddedColumns(node.buffer('x').width);
   const short = length <= LONGEST_SHORT;
-  // As many warps a block as still give every multiprocessor work.
+  // Rows that share loads, and warps of a block: as many as still give every multiprocessor enough warps and blocks.
+  let rows = laneElements > 32 ? 1 : laneElements > 16 || short ? 2 : 4;
+  while (rows > 1 && (batch * channels) / (4 * rows) < LEAST_WARPS * node.multiprocessors) rows /= 2;
+  const warpChannels = 4 * rows;
   let warps = short ? 4 : 8;
   while (warps > 1 && batch * Math.ceil(channels / (warpChannels * warps)) < 2 * node.multiprocessors) warps /= 2;
   const columns = warps * warpChannels;
   return {
     kind: 'kernel',
-    source: defines({ N: dState, ...operandTypes(node) }) + STEPS_SOURCE,
+    source: defines({ N: dState, ROWS: rows, ...operandTypes(node) }) + STEPS_SOURCE,
     entry: short ? 'scan_short' : 'scan_steps',
     grid: [Math.ceil(channels / columns), batch],
     block: 32 * warps,
@@ -88,6 +92,7 @@ function chunksLaunch(node: CudaNode): KernelLaunch {
     P: headdim,
     WARPS: split.warps,
     HEADS: split.heads,
+    PARTS: split.parts,
     TILES: split.tiles,
     XP: split.pieces,
   };
@@ -98,7 +103,7 @@ function chunksLaunch(node: CudaNode): KernelLaunch {
     grid: [split.blocks, batch],
     block: 32 * split.warps,
     sharedBytes: split.sharedBytes,
-    args: [...scanArguments(node), i32(split.parts)],
+    args: scanArguments(node),
   };
 }
 
