@@ -89,6 +89,7 @@ export function normLinearLaunch(norm: CudaNode, linear: CudaNode): KernelLaunch
     defines: {
       STAGE: 1,
       WINDOW: 0,
+      FOLD: norm.flag('center') || norm.has('bias') ? 0 : 1,
       RESIDUAL: norm.has('residual') ? 1 : 0,
       RESIDUAL_TYPE: typeOf(norm, 'residual'),
       SUM_TYPE: typeOf(norm, 'sum'),
@@ -183,8 +184,11 @@ export function gatedLinearLaunch({ conv, scan, gate, outProj }: Omit<DecodeLaye
   const state = conv.state('state');
   const normed = gate.has('weight');
   return product(outProj, gate, {
+    // The windows are a block of their own: finding them takes three loads, one after the other.
+    moreBlocks: 1,
     defines: {
       STAGE: normed ? 2 : 0,
+      FOLD: normed ? 1 : 0,
       WINDOW: 1,
       I: cType(conv.buffer('x').element),
       Z: typeOf(gate, 'z'),

@@ -15,12 +15,15 @@ export const DECODE_MIX_SOURCE = String.raw`
 #define OWN ((PART + TEAMS - 1) / TEAMS)
 #define SPAN (TEAM * VEC * PER)
 
-/* silu of the convolution's last step: TAPS - 1 inputs of the window, oldest first, and the new one. */
-__device__ __forceinline__ float convolved(const float (&window)[TAPS], const float *taps, const float *bias, int channel) {
-  float sum = bias ? bias[channel] : 0.0f;
+/* Items of the convolution are N of B, N of C, then the block's channels of x. Where one lies, given where these begin. */
+__device__ __forceinline__ int place_of(int item, int x, int b, int c) {
+  return item < N ? b + item : item < 2 * N ? c + item - N : x + item - 2 * N;
+}
+
+__device__ __forceinline__ void load_taps(float (&weight)[TAPS], float &addend, const float *taps, const float *bias, int channel) {
   #pragma unroll
-  for (int t = 0; t < TAPS; t++) sum += taps[(i64)channel * TAPS + t] * window[t];
-  return silu(sum);
+  for (int t = 0; t < TAPS; t++) weight[t] = taps[(i64)channel * TAPS + t];
+  addend = bias ? bias[channel] : 0.0f;
 }
 
 /* Loads VEC floats of a row from column n on, zeros past the end. */
@@ -50,19 +53,41 @@ extern "C" __global__ void __launch_bounds__(THREADS) decode_mix(
   const int head = blockIdx.y, batch = blockIdx.z, first = blockIdx.x * PART, tid = threadIdx.x;
   const int count = P - first < PART ? P - first : PART;
   const int columns = gridDim.y * P;
+  const int team = tid / TEAM, lane = tid % TEAM;
+  const int items = 2 * N + count;
   y += (i64)batch * y_stride;
-  /* Columns that pad y. */
-  if (blockIdx.x == 0 && head == 0 && tid < 16 && columns + tid < ((columns + 15) & ~15)) y[columns + tid] = from_float<Y>(0.0f);
-  y += head * P + first;
-  if (lengths && lengths[batch] < 1) {
-    for (int p = tid; p < count; p += THREADS) y[p] = from_float<Y>(0.0f);
-    return;
-  }
+  x += (i64)batch * x_stride;
+  let_next_kernel_start();
 
+  /* What no other kernel writes, then what needs no state: all asked for before any of it is needed. */
+  int item = tid, channel = place_of(item < items ? item : 0, x_start + head * P + first, b_start, c_start);
+  float weight[TAPS], addend;
+  load_taps(weight, addend, taps, conv_bias, channel);
+  const float rate = a_log[head], shift = dt_bias[head];
+  float skip[OWN];
+  #pragma unroll
+  for (int o = 0; o < OWN; o++) {
+    const int p = team + o * TEAMS < count ? head * P + first + team + o * TEAMS : 0;
+    skip[o] = d[D_PER_CHANNEL ? p : head];
+  }
+  wait_for_kernel_before();
+  const int length = lengths ? lengths[batch] : 1;
   char *slot = slot_table[slots[batch]];
+  X input = x[place_of(item < items ? item : 0, x_column + head * P + first, b_column, c_column)];
+  const DT raw = dt[(i64)batch * dt_stride + head];
+#if GATE
+  Z gate[OWN];
+  #pragma unroll
+  for (int o = 0; o < OWN; o++) {
+    const int p = team + o * TEAMS < count ? head * P + first + team + o * TEAMS : 0;
+    gate[o] = z[(i64)batch * z_stride + p];
+  }
+#endif
   float *state = (float *)(slot + scan_offset) + (i64)(head * P + first) * N;
   float *windows = (float *)(slot + conv_offset);
-  const int team = tid / TEAM, lane = tid % TEAM;
+  float window[TAPS];
+  #pragma unroll
+  for (int t = 0; t < TAPS - 1; t++) window[t] = windows[(i64)t * channels + channel];
   float s[OWN][PER][VEC];
   #pragma unroll
   for (int o = 0; o < OWN; o++) {
@@ -72,24 +97,35 @@ extern "C" __global__ void __launch_bounds__(THREADS) decode_mix(
       if (team + o * TEAMS < count) load_part(s[o][i], state + (i64)(team + o * TEAMS) * N, (i * TEAM + lane) * VEC);
     }
   }
-  const float raw = to_float(dt[(i64)batch * dt_stride + head]) + dt_bias[head];
-  const float rate = a_log[head];
 
-  for (int i = tid; i < 2 * N + count; i += THREADS) {
-    int column = i < N ? b_column + i : i < 2 * N ? c_column + i - N : x_column + head * P + first + i - 2 * N;
-    int channel = i < N ? b_start + i : i < 2 * N ? c_start + i - N : x_start + head * P + first + i - 2 * N;
-    float window[TAPS];
-    window[TAPS - 1] = to_float(x[(i64)batch * x_stride + column]);
+  /* Columns that pad y. */
+  if (blockIdx.x == 0 && head == 0 && tid < 16 && columns + tid < ((columns + 15) & ~15)) y[columns + tid] = from_float<Y>(0.0f);
+  y += head * P + first;
+  if (length < 1) {
+    for (int p = tid; p < count; p += THREADS) y[p] = from_float<Y>(0.0f);
+    return;
+  }
+
+  while (item < items) {
+    float sum = addend;
+    window[TAPS - 1] = to_float(input);
     #pragma unroll
-    for (int t = 0; t < TAPS - 1; t++) window[t] = windows[(i64)t * channels + channel];
-    float value = convolved(window, taps, conv_bias, channel);
-    if (i < N) b_row[i] = value;
-    else if (i < 2 * N) c_row[i - N] = value;
+    for (int t = 0; t < TAPS; t++) sum += weight[t] * window[t];
+    sum = silu(sum);
+    if (item < N) b_row[item] = sum;
+    else if (item < 2 * N) c_row[item - N] = sum;
     else {
-      x_part[i - 2 * N] = value;
+      x_part[item - 2 * N] = sum;
       #pragma unroll
       for (int t = 0; t < TAPS - 1; t++) windows[(i64)t * channels + channel] = window[t + 1];
     }
+    item += THREADS;
+    if (item >= items) break;
+    channel = place_of(item, x_start + head * P + first, b_start, c_start);
+    load_taps(weight, addend, taps, conv_bias, channel);
+    input = x[place_of(item, x_column + head * P + first, b_column, c_column)];
+    #pragma unroll
+    for (int t = 0; t < TAPS - 1; t++) window[t] = windows[(i64)t * channels + channel];
   }
   for (int i = N + tid; i < SPAN; i += THREADS) {
     b_row[i] = 0.0f;
@@ -97,13 +133,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) decode_mix(
   }
   __syncthreads();
 
-  const float step = fminf(fmaxf(softplus(raw), dt_min), dt_max);
+  const float step = fminf(fmaxf(softplus(to_float(raw) + shift), dt_min), dt_max);
   const float decay = expf(-expf(rate) * step);
   #pragma unroll
   for (int o = 0; o < OWN; o++) {
     const int p = team + o * TEAMS;
     const bool mine = p < count;
-    const float input = mine ? x_part[p] : 0.0f;
+    const float channel_input = mine ? x_part[p] : 0.0f;
     float sum = 0.0f;
     #pragma unroll
     for (int i = 0; i < PER; i++) {
@@ -118,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) decode_mix(
 #endif
       #pragma unroll
       for (int j = 0; j < VEC; j++) {
-        s[o][i][j] = s[o][i][j] * decay + step * input * b[j];
+        s[o][i][j] = s[o][i][j] * decay + step * channel_input * b[j];
         sum += s[o][i][j] * c[j];
       }
       if (mine && n < N) store_row<VEC>(state + (i64)p * N + n, s[o][i]);
@@ -126,9 +162,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) decode_mix(
     #pragma unroll
     for (int mask = TEAM / 2; mask > 0; mask >>= 1) sum += __shfl_xor_sync(FULL_WARP, sum, mask);
     if (mine && lane == 0) {
-      sum += d[D_PER_CHANNEL ? head * P + first + p : head] * input;
+      sum += skip[o] * channel_input;
 #if GATE
-      sum *= silu(to_float(z[(i64)batch * z_stride + head * P + first + p]));
+      sum *= silu(to_float(gate[o]));
 #endif
       y[p] = from_float<Y>(sum);
     }

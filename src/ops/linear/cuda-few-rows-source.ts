@@ -17,13 +17,17 @@
  * - 1: x or (RESIDUAL) x + residual is normalised, with CENTER as a layer norm; the first block writes the sum.
  * - 2: x is normalised by its root mean square, then with GATE multiplied by silu(z).
  *
- * With WINDOW, some threads also move the convolution's windows of B and C on by one step (see ops/decode).
+ * FOLD: the norm is without CENTER and bias, and its scale is left to the sums, so that x is passed over only once.
+ *
+ * With WINDOW, one more block moves the convolution's windows of B and C on by one step (see ops/decode).
  */
 
 export const FEW_ROWS_SOURCE = String.raw`
 #define VEC (16 / (int)sizeof(W))
 #define PARTS (VEC / 4)
 typedef W Element;
+#define THREADS (32 * WARPS)
+#define BATCH (ROWS <= 2 ? 3 : ROWS <= 4 ? 2 : 1)
 #define VALUES (ROWS * R <= 1 ? 1 : ROWS * R <= 2 ? 2 : ROWS * R <= 4 ? 4 : ROWS * R <= 8 ? 8 : ROWS * R <= 16 ? 16 : 32)
 
 /* Four elements of part q of a 16-byte vector as floats; the last argument only names the element's type. */
@@ -122,8 +126,8 @@ __device__ __forceinline__ float sum_values(float (&a)[VALUES], int lane) {
 }
 
 /* x: (rows, k), y: (rows, columns); weight: rows of w_stride elements; grid: (groups of R columns, tiles of ROWS rows). */
-extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) few_rows(
-  const X *x, int x_stride, int rows, int k, const W *weight, int w_stride, const float *scales, int scale_groups,
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) few_rows(
+  const X *__restrict__ x, int x_stride, int rows, int k, const W *weight, int w_stride, const float *scales, int scale_groups,
   int group_size, const float *bias, Y *y, int y_stride, int columns SEGMENT_PARAMETERS
 #if STAGE == 1
   , const RESIDUAL_TYPE *residual, int residual_stride, SUM_TYPE *sum, int sum_stride
@@ -146,111 +150,156 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) few_rows(
   const int chunks = (vectors + 32 * U - 1) / (32 * U);
   const int places = chunks * 32 * U;
   const int groups = (columns + R - 1) / R;
-  const int step = gridDim.x * WARPS;
+  const int step = (gridDim.x - WINDOW) * WARPS;
   const int first_row = blockIdx.y * ROWS;
   int group = blockIdx.x * WARPS + warp;
 
+  let_next_kernel_start();
   uint4 now[R][U], next[R][U];
   int row, last;
   locate(table, group * R, row, last);
   if (group < groups) load_chunk(now, weight, w_stride, row, last, lane, vectors);
 
-  /* Staging. Rows that are not there repeat the last one. */
-  const int quads = places * PARTS;
-  {
-#if STAGE > 0
-    __shared__ float cells[2 * WARPS * ROWS];
-    float part[ROWS];
-    #pragma unroll
-    for (int m = 0; m < ROWS; m++) part[m] = 0.0f;
-#endif
-    for (int q = threadIdx.x; q < quads; q += 32 * WARPS) {
-      int place = quad_place(q, places);
-      float4 v[ROWS];
-      #pragma unroll
-      for (int m = 0; m < ROWS; m++) {
-        i64 from = low(first_row + m, rows - 1);
-        v[m] = masked_quad(x + from * x_stride, q, k);
-#if STAGE == 1 && RESIDUAL
-        float4 r = masked_quad(residual + from * residual_stride, q, k);
-        v[m].x += r.x; v[m].y += r.y; v[m].z += r.z; v[m].w += r.w;
-#endif
-      }
-      #pragma unroll
-      for (int m = 0; m < ROWS; m++) {
-        staged[m * quads + place] = v[m];
-#if STAGE == 1 && RESIDUAL
-        if (blockIdx.x == 0 && first_row + m < rows && 4 * q < ((k + 15) & ~15)) {
-          float out[4] = {v[m].x, v[m].y, v[m].z, v[m].w};
-          store_row<4>(sum + (i64)(first_row + m) * sum_stride + 4 * q, out);
-        }
-#endif
-#if STAGE == 1 && CENTER
-        part[m] += (v[m].x + v[m].y) + (v[m].z + v[m].w);
-#elif STAGE > 0
-        part[m] += (v[m].x * v[m].x + v[m].y * v[m].y) + (v[m].z * v[m].z + v[m].w * v[m].w);
-#endif
-      }
-    }
-#if STAGE > 0
-    sum_rows(part, cells);
-    float mean[ROWS];
-    #pragma unroll
-    for (int m = 0; m < ROWS; m++) mean[m] = 0.0f;
-#if STAGE == 1 && CENTER
-    #pragma unroll
-    for (int m = 0; m < ROWS; m++) { mean[m] = part[m] / (float)k; part[m] = 0.0f; }
-    for (int q = threadIdx.x; q < quads; q += 32 * WARPS) {
-      #pragma unroll
-      for (int m = 0; m < ROWS; m++) {
-        float4 v = staged[m * quads + quad_place(q, places)];
-        float a = 4 * q < k ? v.x - mean[m] : 0.0f, b = 4 * q + 1 < k ? v.y - mean[m] : 0.0f;
-        float c = 4 * q + 2 < k ? v.z - mean[m] : 0.0f, d = 4 * q + 3 < k ? v.w - mean[m] : 0.0f;
-        part[m] += (a * a + b * b) + (c * c + d * d);
-      }
-    }
-    sum_rows(part, cells + WARPS * ROWS);
-#endif
-    #pragma unroll
-    for (int m = 0; m < ROWS; m++) part[m] = 1.0f / sqrtf(part[m] / (float)k + eps);
-    for (int q = threadIdx.x; q < quads; q += 32 * WARPS) {
-      /* Zero from column k on, and so is what it is multiplied with. */
-      float4 w = parameter_quad(norm_weight, q, k);
-      float4 b = norm_bias ? parameter_quad(norm_bias, q, k) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-      #pragma unroll
-      for (int m = 0; m < ROWS; m++) {
-        float4 v = staged[m * quads + quad_place(q, places)];
-        v.x = (v.x - mean[m]) * part[m] * w.x + b.x;
-        v.y = (v.y - mean[m]) * part[m] * w.y + b.y;
-        v.z = (v.z - mean[m]) * part[m] * w.z + b.z;
-        v.w = (v.w - mean[m]) * part[m] * w.w + b.w;
-#if STAGE == 2 && GATE
-        float4 g = masked_quad(z + (i64)low(first_row + m, rows - 1) * z_stride, q, k);
-        v.x *= silu(g.x); v.y *= silu(g.y); v.z *= silu(g.z); v.w *= silu(g.w);
-#endif
-        staged[m * quads + quad_place(q, places)] = v;
-      }
-    }
-#endif
-  }
+  wait_for_kernel_before();
 #if WINDOW
-  /* The windows of B and C, which all blocks of the step before have read: oldest out, this step's input in. */
-  if (blockIdx.y == 0) {
-    for (int i = blockIdx.x * 32 * WARPS + threadIdx.x; i < rows * 2 * d_state; i += gridDim.x * 32 * WARPS) {
+  if (blockIdx.x == gridDim.x - 1) {
+    /* The windows of B and C, which all blocks of the step before have read: oldest out, this step's input in. */
+    if (blockIdx.y > 0) return;
+    for (int i = threadIdx.x; i < rows * 2 * d_state; i += THREADS) {
       int b = i / (2 * d_state), n = i % (2 * d_state);
       if (lengths && lengths[b] < 1) continue;
       int column = n < d_state ? b_column + n : c_column + n - d_state;
       int channel = n < d_state ? b_start + n : c_start + n - d_state;
-      float *window = (float *)(slot_table[slots[b]] + offset) + channel;
       float input = to_float(bc[(i64)b * bc_stride + column]);
+      float *window = (float *)(slot_table[slots[b]] + offset) + channel;
       for (int t = 0; t + 2 < taps; t++) window[(i64)t * channels] = window[(i64)(t + 1) * channels];
       window[(i64)(taps - 2) * channels] = input;
     }
+    return;
   }
 #endif
-  __syncthreads();
 
+  /* Staging, BATCH quads of every row at a time. Rows that are not there repeat the last one. */
+  const int quads = places * PARTS;
+#if STAGE > 0
+  __shared__ float cells[2 * WARPS * ROWS];
+  float part[ROWS];
+  #pragma unroll
+  for (int m = 0; m < ROWS; m++) part[m] = 0.0f;
+#endif
+  for (int first = threadIdx.x; first < quads; first += BATCH * THREADS) {
+    float4 v[BATCH][ROWS];
+#if FOLD
+    float4 w[BATCH];
+#endif
+#if STAGE == 2 && GATE
+    float4 g[BATCH][ROWS];
+#endif
+    #pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      const int q = first + i * THREADS;
+      #pragma unroll
+      for (int m = 0; m < ROWS; m++) {
+        const i64 from = low(first_row + m, rows - 1);
+        v[i][m] = masked_quad(x + from * x_stride, q, k);
+#if STAGE == 1 && RESIDUAL
+        float4 r = masked_quad(residual + from * residual_stride, q, k);
+        v[i][m].x += r.x; v[i][m].y += r.y; v[i][m].z += r.z; v[i][m].w += r.w;
+#endif
+#if STAGE == 2 && GATE
+        g[i][m] = masked_quad(z + from * z_stride, q, k);
+#endif
+      }
+#if FOLD
+      w[i] = parameter_quad(norm_weight, q, k);
+#endif
+    }
+    #pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      const int q = first + i * THREADS;
+      if (q >= quads) continue;
+      #pragma unroll
+      for (int m = 0; m < ROWS; m++) {
+        float4 s = v[i][m];
+#if STAGE == 1 && RESIDUAL
+        if (blockIdx.x == 0 && first_row + m < rows && 4 * q < ((k + 15) & ~15)) {
+          float out[4] = {s.x, s.y, s.z, s.w};
+          store_row<4>(sum + (i64)(first_row + m) * sum_stride + 4 * q, out);
+        }
+#endif
+#if STAGE == 1 && CENTER
+        part[m] += (s.x + s.y) + (s.z + s.w);
+#elif STAGE > 0
+        part[m] += (s.x * s.x + s.y * s.y) + (s.z * s.z + s.w * s.w);
+#endif
+#if FOLD
+        s.x *= w[i].x; s.y *= w[i].y; s.z *= w[i].z; s.w *= w[i].w;
+#endif
+#if STAGE == 2 && GATE
+        s.x *= silu(g[i][m].x); s.y *= silu(g[i][m].y); s.z *= silu(g[i][m].z); s.w *= silu(g[i][m].w);
+#endif
+        staged[m * quads + quad_place(q, places)] = s;
+      }
+    }
+  }
+#if STAGE > 0
+  sum_rows(part, cells);
+#if STAGE == 1 && CENTER
+  float mean[ROWS];
+  #pragma unroll
+  for (int m = 0; m < ROWS; m++) { mean[m] = part[m] / (float)k; part[m] = 0.0f; }
+  for (int q = threadIdx.x; q < quads; q += THREADS) {
+    #pragma unroll
+    for (int m = 0; m < ROWS; m++) {
+      float4 v = staged[m * quads + quad_place(q, places)];
+      float a = 4 * q < k ? v.x - mean[m] : 0.0f, b = 4 * q + 1 < k ? v.y - mean[m] : 0.0f;
+      float c = 4 * q + 2 < k ? v.z - mean[m] : 0.0f, d = 4 * q + 3 < k ? v.w - mean[m] : 0.0f;
+      part[m] += (a * a + b * b) + (c * c + d * d);
+    }
+  }
+  sum_rows(part, cells + WARPS * ROWS);
+#endif
+  #pragma unroll
+  for (int m = 0; m < ROWS; m++) part[m] = 1.0f / sqrtf(part[m] / (float)k + eps);
+#if !FOLD
+  for (int q = threadIdx.x; q < quads; q += THREADS) {
+    /* Zero from column k on, where the weight and the bias are. */
+    float4 w = parameter_quad(norm_weight, q, k);
+    float4 b = norm_bias ? parameter_quad(norm_bias, q, k) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    #pragma unroll
+    for (int m = 0; m < ROWS; m++) {
+      float4 v = staged[m * quads + quad_place(q, places)];
+#if CENTER
+      v.x -= mean[m]; v.y -= mean[m]; v.z -= mean[m]; v.w -= mean[m];
+#endif
+      v.x = v.x * part[m] * w.x + b.x;
+      v.y = v.y * part[m] * w.y + b.y;
+      v.z = v.z * part[m] * w.z + b.z;
+      v.w = v.w * part[m] * w.w + b.w;
+      staged[m * quads + quad_place(q, places)] = v;
+    }
+  }
+#endif
+#endif
+#if !FOLD
+  __syncthreads();
+#endif
+
+  /* The number that the lane will hold once the warp's sums are added up. */
+  const int value = lane / (32 / VALUES);
+  const int my_row = value / R, my_column = value % R;
+  const bool writes = lane % (32 / VALUES) == 0 && value < ROWS * R && first_row + my_row < rows;
+  float factor = 1.0f;
+#if FOLD
+  #pragma unroll
+  for (int m = 0; m < ROWS; m++) factor = m == my_row ? part[m] : factor;
+#endif
   for (; group < groups; group += step) {
+    const int from = low(row + my_column, last);
+    const float addend = bias ? bias[from] : 0.0f;
+#if SCALED && !GROUPED
+    const float scale_of_row = scales[from];
+#endif
     float sums[VALUES];
     #pragma unroll
     for (int i = 0; i < VALUES; i++) sums[i] = 0.0f;
@@ -302,18 +351,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS) few_rows(
         for (int u = 0; u < U; u++) now[r][u] = next[r][u];
       }
     }
-    float sum = sum_values(sums, lane);
-    int value = lane / (32 / VALUES);
-    int m = value / R, r = value % R;
-    int column = group * R + r;
-    if (lane % (32 / VALUES) == 0 && value < ROWS * R && first_row + m < rows && column < columns) {
-      bool real = row + r <= last;
-      int from = low(row + r, last);
+    float result = sum_values(sums, lane) * factor;
 #if SCALED && !GROUPED
-      sum *= scales[from];
+    result *= scale_of_row;
 #endif
-      if (bias) sum += bias[from];
-      y[(i64)(first_row + m) * y_stride + column] = from_float<Y>(real ? sum : 0.0f);
+    if (writes && group * R + my_column < columns) {
+      y[(i64)(first_row + my_row) * y_stride + group * R + my_column] = from_float<Y>(row + my_column <= last ? result + addend : 0.0f);
     }
     row = next_row;
     last = next_last;

@@ -30,11 +30,13 @@ const MAX_SHARED_BYTES = 200 * 1024;
 
 /** How a block brings x into shared memory: the defines and arguments of one `STAGE` of the source. */
 export interface FewRowsStage {
+  /** Blocks beside those of the product. */
+  readonly moreBlocks?: number;
   readonly defines: Readonly<Record<string, string | number>>;
   readonly args: readonly CudaArgument[];
 }
 
-const COPIED: FewRowsStage = { defines: { STAGE: 0, WINDOW: 0 }, args: [] };
+const COPIED: FewRowsStage = { defines: { STAGE: 0, WINDOW: 0, FOLD: 0 }, args: [] };
 
 export interface FewRowsProduct {
   readonly x: CudaBuffer;
@@ -88,7 +90,7 @@ function planFewRows(rows: number, k: number, columns: number, element: CudaElem
     if (sharedBytes > MAX_SHARED_BYTES && tile > 1) continue;
     // Registers, for what is loaded, twice, bound the blocks of a multiprocessor; so does shared memory.
     const bySpace = Math.max(1, Math.floor(MAX_SHARED_BYTES / (sharedBytes + 2048)));
-    const minBlocks = Math.min(bySpace, many ? (warps === 8 ? 2 : 3) : warps === 8 ? 3 : 5);
+    const minBlocks = Math.min(bySpace, many ? (group === 4 ? 2 : 3) : warps === 8 ? 3 : 5);
     return { rows: tile, group, vectors, warps, minBlocks, sharedBytes };
   }
 }
@@ -137,7 +139,7 @@ export function fewRowsLaunch(product: FewRowsProduct): KernelLaunch {
         ...stage.defines,
       }) + FEW_ROWS_SOURCE,
     entry: 'few_rows',
-    grid: [Math.min(Math.ceil(groups / plan.warps), resident), tiles],
+    grid: [Math.min(Math.ceil(groups / plan.warps), resident) + (stage.moreBlocks ?? 0), tiles],
     block: 32 * plan.warps,
     sharedBytes: plan.sharedBytes,
     args: [
