@@ -13,52 +13,19 @@
  * the same time the registers of S^T as a right operand; x[j][p] as a right operand holds the same registers as x^T as a
  * left one, so x is read once from shared memory. y replaces x there, and is written to memory with the next chunk.
  *
- * Cost of a chunk, P = 24, N = 128, four warps of a head each: 254 products of 16 x 8 x 16 a warp and 40 for its share of
- * c . b, 6.4 cycles each on a multiprocessor quarter (mma.sync on an H100), about 1,400 instructions; two blocks a
- * multiprocessor (109 KB of shared memory and 128 threads of up to 255 registers each) keep the tensor cores busy: 16
+ * Cost of a chunk, P = 24, N = 128, four warps of a head each: 254 products of 16 x 8 x 16 a warp and up to 48 for its
+ * share of c . b, 6.4 cycles each on a multiprocessor quarter (mma.sync on an H100), about 1,400 instructions; two blocks
+ * a multiprocessor (109 KB of shared memory and 128 threads of up to 255 registers each) keep the tensor cores busy: 16
  * chunks are some 60,000 cycles.
  *
- * Defines: HALF; TX, TB, TC, TDT, TY; N, P; WARPS; HEADS of a warp; PARTS, warps that share a head (then HEADS is 1); TILES, 8-column tiles of each of these heads that the
- * warp has; XP, 8-column pieces of x that the block has.
+ * Defines: HALF; TX, TB, TC, TDT, TY; N, P; WARPS; HEADS of a warp; PARTS, warps that share a head (then HEADS is 1); TILES,
+ * 8-column tiles of each of these heads that the warp has; XP, 8-column pieces of x that the block has.
  */
 
 import { SCAN_PARAMETERS } from './cuda-parameters.ts';
+import { STAGING } from './cuda-staging.ts';
 
-export const CHUNKS_SOURCE = String.raw`${SCAN_PARAMETERS}
-#define Q 64
-/* Tiles of the state: KT of 16 in n, MT of 16 in p. */
-#define KT ((N + 15) / 16)
-#define MT ((TILES + 1) / 2)
-/* Elements from row to row of b, c and x in shared memory, such that eight rows lie in different banks. */
-#define NS (16 * KT + 8)
-#define XS (XP % 8 == 0 ? 8 * XP : 8 * (XP | 1))
-#define STAGE (Q * (2 * NS + XS))
-#define LOG2E 1.4426950408889634f
-
-/* Where an element of x lies: rows of a multiple of 128 bytes have their 16-byte pieces permuted. */
-__device__ __forceinline__ int x_place(int row, int column) {
-  return XP % 8 == 0 ? row * XS + ((((column >> 3) ^ row) & 7) << 3 | (column & ~63) | (column & 7)) : row * XS + column;
-}
-
-/* Stages eight columns of a row, zeros from count on (none or all of the eight if WHOLE) or for a step that is not there. */
-template <bool WHOLE> __device__ __forceinline__ void stage8(HALF *to, const HALF *from, int count, bool valid) {
-  if (WHOLE || count >= 8) copy_async16(to, from, valid && count > 0);
-  else for (int e = 0; e < 8; e++) to[e] = valid && e < count ? from[e] : from_float<HALF>(0.0f);
-}
-template <bool WHOLE, typename T> __device__ __forceinline__ void stage8(HALF *to, const T *from, int count, bool valid) {
-  for (int e = 0; e < 8; e++) to[e] = from_float<HALF>(valid && e < count ? to_float(from[e]) : 0.0f);
-}
-__device__ __forceinline__ void store8(HALF *to, const HALF *from) { *(uint4 *)to = *(const uint4 *)from; }
-template <typename T> __device__ __forceinline__ void store8(T *to, const HALF *from) {
-  for (int e = 0; e < 8; e++) to[e] = from_float<T>(to_float(from[e]));
-}
-
-__device__ __forceinline__ float low_half(u32 pair) { HALF x; x.bits = (u16)pair; return to_float(x); }
-__device__ __forceinline__ float high_half(u32 pair) { HALF x; x.bits = (u16)(pair >> 16); return to_float(x); }
-__device__ __forceinline__ u32 scale_pair(u32 pair, float low, float high) {
-  return pack2<HALF>(low_half(pair) * low, high_half(pair) * high);
-}
-
+export const CHUNKS_SOURCE = String.raw`${SCAN_PARAMETERS}${STAGING}
 /* Grid (groups of WARPS warps' columns, batch). */
 extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS) {
   extern __shared__ uint4 shared[];
@@ -266,18 +233,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
     #pragma unroll
     for (int pass = 0; pass < 2; pass++) {
       if (2 * pass >= tiles) continue;
-      float out[HEADS][2][TILES][4];
-      #pragma unroll
-      for (int h = 0; h < HEADS; h++) {
-        #pragma unroll
-        for (int m = 0; m < 2; m++) {
-          #pragma unroll
-          for (int tile = 0; tile < TILES; tile++) {
-            #pragma unroll
-            for (int e = 0; e < 4; e++) out[h][m][tile][e] = 0.0f;
-          }
-        }
-      }
+      float out[HEADS][2][TILES][4] = {};
       if (carried) {
         const HALF *crow = cs + (32 * pass + (lane & 15)) * NS + (lane >> 4) * 8;
         #pragma unroll
@@ -318,11 +274,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
         }
         #pragma unroll
         for (int j = 0; j <= i; j++) {
-          const float4 *from = (const float4 *)scores + (i * (i + 1) / 2 + j) * 64 + lane;
-          float4 low = from[0], high = from[32];
+          const float4 *score = (const float4 *)scores + (i * (i + 1) / 2 + j) * 64 + lane;
+          float4 low = score[0], high = score[32];
           #pragma unroll
           for (int h = 0; h < HEADS; h++) {
-            float2 v = *(const float2 *)(sources + h * Q + 16 * j + 2 * q), w = *(const float2 *)(sources + h * Q + 16 * j + 8 + 2 * q);
+            const float *source = sources + h * Q + 16 * j + 2 * q;
+            float2 v = *(const float2 *)source, w = *(const float2 *)(source + 8);
             u32 decayed[4];
             if (i == j) {
               /* 2^(a[i] - v[j]) of later steps j may be infinite: they are left out, not multiplied by zero. */
@@ -390,7 +347,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
       #pragma unroll
       for (int h = 0; h < HEADS; h++) {
         float last = sums[h * Q + Q - 1];
-        float2 v = *(const float2 *)(sources + h * Q + 16 * j + 2 * q), w = *(const float2 *)(sources + h * Q + 16 * j + 8 + 2 * q);
+        const float *source = sources + h * Q + 16 * j + 2 * q;
+        float2 v = *(const float2 *)source, w = *(const float2 *)(source + 8);
         float v0 = fast_exp2(last - v.x), v1 = fast_exp2(last - v.y), w0 = fast_exp2(last - w.x), w1 = fast_exp2(last - w.y);
         #pragma unroll
         for (int m = 0; m < MT; m++) {
