@@ -34,6 +34,8 @@ export interface Capabilities {
   /** Largest number of bytes that weights, states and activations may take together. */
   readonly memoryLimitBytes: number;
   readonly dtypes: readonly ModelDType[];
+  /** Tokens (B * T) that one program takes; longer inputs run in pieces. */
+  readonly programTokens: number;
   /** Whether a long program replays without the host's help between its parts: training steps are then one program. */
   readonly replaysWhole: boolean;
   /** Ops without a kernel on this device, with the reason. */
@@ -99,6 +101,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called once after the run with what each op took. */
   readonly profile?: ((ops: readonly OpProfile[]) => void) | undefined;
+  /** Called once after the run with the milliseconds that it took on a GPU, without copies from and to the host. */
+  readonly onDeviceMs?: ((ms: number) => void) | undefined;
 }
 
 /** A compiled graph. */

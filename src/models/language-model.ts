@@ -43,8 +43,8 @@ export interface LMForwardOptions extends WidthOptions, CallOptions {
   readonly numLastTokens?: number | undefined;
 }
 
-/** Tokens (B * T) of one program; longer inputs run in pieces with carried state, so memory stays bounded. */
-const MAX_PROGRAM_TOKENS = 4096;
+/** Tokens of one program that returns the logits of all: on any device they are copied through the host's memory. */
+const LOGITS_PROGRAM_TOKENS = 4096;
 
 interface Declared {
   readonly config: MambaConfig;
@@ -140,7 +140,10 @@ export class MatMambaLMHeadModel extends Model {
       });
     }
     const dims = this.#widths(options);
-    const step = Math.max(1, Math.floor(MAX_PROGRAM_TOKENS / batch));
+    // Longer inputs run in pieces with carried state, so memory stays bounded.
+    const { programTokens } = this.runtime.backend.capabilities();
+    const tokens = count === 'all' ? Math.min(LOGITS_PROGRAM_TOKENS, programTokens) : programTokens;
+    const step = Math.max(1, Math.floor(tokens / batch));
     const logits =
       length > step
         ? await this.#inPieces(data, batch, length, step, count, dims, options, lengths)

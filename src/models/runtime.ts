@@ -41,8 +41,10 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** Receives time, operations and bytes of every op after the run. */
   readonly onProfile?: ((ops: readonly OpProfile[]) => void) | undefined;
+  /** Receives the milliseconds that the run took on a GPU, without copies from and to the host. */
+  readonly onDeviceMs?: ((ms: number) => void) | undefined;
 }
-export const CALL_OPTION_KEYS = ['signal', 'onProfile'] as const;
+export const CALL_OPTION_KEYS = ['signal', 'onProfile', 'onDeviceMs'] as const;
 
 const PROGRAM_CACHE_BYTES = 32 * 2 ** 20;
 
@@ -122,7 +124,7 @@ export class ModelRuntime {
     this.checkOpen();
     const program = this.#programs.get(key)?.program ?? this.#compile(trace);
     this.#remember(key, program);
-    return program.run(inputs, { signal: options.signal, profile: options.onProfile });
+    return program.run(inputs, { signal: options.signal, profile: options.onProfile, onDeviceMs: options.onDeviceMs });
   }
 
   /** Adds zeroed buffers that programs find as parameters of these names. @throws MEMORY; then none stays behind */

@@ -5,7 +5,7 @@
  * In a 16-bit precision activations are stored as bf16 or f16, but for what an op declares `wide` (the residual stream,
  * losses), program inputs and results, which are float32. Kernels read and write each operand in the element that its
  * buffer names, and compute in float32. Parameters that are no matrices, gradients and states are always float32.
- * Kernels zero the columns that pad their outputs to a multiple of 16; `linear` alone leaves them undefined. No float
+ * Kernels zero the columns that pad their outputs to a multiple of 16. No float
  * atomics: the same inputs give the same bits.
  */
 

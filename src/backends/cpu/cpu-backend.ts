@@ -102,6 +102,7 @@ export class CpuBackend implements Backend, CpuHost {
       },
       memoryLimitBytes: HEAP_LIMIT_BYTES,
       dtypes: WEIGHT_DTYPES,
+      programTokens: 4096,
       replaysWhole: false,
       unsupported: Object.fromEntries(unsupported),
     };

@@ -76,7 +76,7 @@ export class Compiler {
     );
     const program = cell[0]!;
     try {
-      const options = [`--gpu-architecture=${this.#architecture}`, '--std=c++17', '-lineinfo'].map((option) =>
+      const options = [`--gpu-architecture=${this.#architecture}`, '--std=c++17', '-default-device', '-lineinfo'].map((option) =>
         Buffer.from(`${option}\0`),
       );
       const pointers = BigUint64Array.from(options, (option) => address(option));

@@ -74,6 +74,7 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
       },
       memoryLimitBytes: facts.memoryBytes - RESERVED_BYTES,
       dtypes: MODEL_DTYPES,
+      programTokens: 65536,
       replaysWhole: true,
       unsupported: Object.fromEntries(unsupported),
     };

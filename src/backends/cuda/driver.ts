@@ -24,15 +24,13 @@ export interface HostBuffer {
   free(): void;
 }
 
-/** Copies between a host buffer and device memory. */
-export interface CopyLaunch {
+/** A copy between a host buffer and device memory. */
+export interface HostCopy {
   readonly kind: 'to-device' | 'to-host';
   readonly host: bigint;
   readonly device: bigint;
   readonly bytes: number;
 }
-
-export type DeviceLaunch = CudaLaunch | CopyLaunch;
 
 /** Launches recorded once (a CUDA graph). */
 export interface Recording {
@@ -40,6 +38,8 @@ export interface Recording {
   readonly bytes: number;
   /** Puts all launches on the stream. */
   replay(): void;
+  /** The same; resolves when they are done, with the milliseconds that they took on the device. */
+  replayTimed(): Promise<number>;
   /** Runs the launches one by one and says how long each took, ms. */
   time(): Promise<readonly number[]>;
   free(): void;
@@ -54,12 +54,14 @@ export interface CudaDriver {
   /** After all work asked for so far; these return when the copy is done. */
   copyToDevice(device: bigint, from: Uint8Array): void;
   copyToHost(to: Uint8Array, device: bigint): void;
+  /** Asks for a copy from or to a host buffer, in order with all other work; returns at once. */
+  copy(copy: HostCopy): void;
   fillZero(device: bigint, bytes: number): void;
   /**
    * Compiles and records; with `tf32` float32 products are TF32 ones.
    * @throws DEVICE with the compiler's or library's words
    */
-  record(launches: readonly DeviceLaunch[], tf32?: boolean): Promise<Recording>;
+  record(launches: readonly CudaLaunch[], tf32?: boolean): Promise<Recording>;
   /** Resolves when all work asked for so far is done. @throws DEVICE when some of it failed */
   done(): Promise<void>;
   /** Whether the device still takes work. */

@@ -4,10 +4,10 @@
  */
 
 import { MatMambaError } from '../../errors.ts';
-import type { CudaArgument, KernelLaunch } from '../../ops/cuda-kernel.ts';
+import type { CudaArgument, CudaLaunch, KernelLaunch } from '../../ops/cuda-kernel.ts';
 import { Compiler } from './compiler.ts';
 import { CublasLt, type Product, WORKSPACE_BYTES } from './cublaslt.ts';
-import type { CudaDriver, DeviceFacts, DeviceLaunch, HostBuffer, Recording } from './driver.ts';
+import type { CudaDriver, DeviceFacts, HostBuffer, HostCopy, Recording } from './driver.ts';
 import { DEVICE_ATTRIBUTE, DriverApi } from './driver-api.ts';
 
 /** Busy asking for this long costs less than giving up the thread; after it, timers and signals get their turn. */
@@ -138,11 +138,16 @@ export class GpuDriver implements CudaDriver {
     this.api.call('cuStreamSynchronize', this.stream);
   }
 
+  copy({ kind, host, device, bytes }: HostCopy): void {
+    if (kind === 'to-device') this.api.call('cuMemcpyHtoDAsync_v2', device, host, bytes, this.stream);
+    else this.api.call('cuMemcpyDtoHAsync_v2', host, device, bytes, this.stream);
+  }
+
   fillZero(device: bigint, bytes: number): void {
     if (bytes > 0) this.api.call('cuMemsetD8Async', device, 0, bytes, this.stream);
   }
 
-  async record(launches: readonly DeviceLaunch[], tf32 = false): Promise<Recording> {
+  async record(launches: readonly CudaLaunch[], tf32 = false): Promise<Recording> {
     await this.#loadKernels(launches.filter((one) => one.kind === 'kernel'));
     const products: Product[] = [];
     const steps = launches.map((one) => {
@@ -169,6 +174,7 @@ export class GpuDriver implements CudaDriver {
     return {
       bytes: 0,
       replay: () => api.call('cuGraphLaunch', executable, stream),
+      replayTimed: async () => (await this.#time([executable], (graph) => api.call('cuGraphLaunch', graph, stream)))[0]!,
       time: () => this.#time(steps, put),
       free: () => {
         if (this.#disposed) return;
@@ -242,17 +248,13 @@ export class GpuDriver implements CudaDriver {
     return module;
   }
 
-  #put(step: Exclude<DeviceLaunch, { kind: 'gemm' }>): void {
+  #put(step: Exclude<CudaLaunch, { kind: 'gemm' }>): void {
     const { api, stream } = this;
     switch (step.kind) {
       case 'kernel':
         return this.#putKernel(step);
       case 'fill':
         return api.call('cuMemsetD8Async', step.pointer, 0, step.bytes, stream);
-      case 'to-device':
-        return api.call('cuMemcpyHtoDAsync_v2', step.device, step.host, step.bytes, stream);
-      case 'to-host':
-        return api.call('cuMemcpyDtoHAsync_v2', step.host, step.device, step.bytes, stream);
     }
   }
 

@@ -1,6 +1,6 @@
 /**
  * A graph as the CUDA backend runs it: launches recorded as one CUDA graph, recorded when the program first runs and
- * again when the arena has moved. Inputs are copied from, results to page-locked host memory by the recording itself.
+ * again when the arena has moved. Inputs are copied from, results to page-locked host memory around each replay.
  *
  * In `bf16-mixed` (and where a 16-bit model has float32 matrices) products read 16-bit copies of the weights' rows,
  * made at the start of every replay: weights may have changed since.
@@ -13,7 +13,7 @@ import { type CudaHalf, type CudaKernel, type CudaElement, type CudaLaunch, ELEM
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, ModelDType, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
 import { untilAborted } from '../until-aborted.ts';
-import type { CudaDriver, DeviceLaunch, HostBuffer, Recording } from './driver.ts';
+import type { CudaDriver, HostBuffer, HostCopy, Recording } from './driver.ts';
 import { type PreparedWeights, ResolvedNode, WeightCopies } from './operands.ts';
 import { cudaKernels } from './table.ts';
 import { placeTables } from './tables.ts';
@@ -62,9 +62,11 @@ const NOWHERE = 0n;
 interface Linked {
   readonly epoch: number;
   readonly recording: Recording;
+  readonly inputs: readonly HostCopy[];
+  readonly outputs: readonly HostCopy[];
   /** Device memory of constant tables. */
   readonly tables: bigint;
-  /** Node of each launch of the recording, for profiles; -1 for copies. */
+  /** Node of each launch of the recording, for profiles; -1 for the weights' copies. */
   readonly nodeOfLaunch: readonly number[];
 }
 
@@ -135,10 +137,13 @@ export class CudaProgram implements Program {
     const result = this.host.exclusive(async () => {
       if (this.#disposed) throw new MatMambaError('DISPOSED', 'this program was disposed');
       throwIfAborted(options.signal);
-      const { recording, nodeOfLaunch } = await this.#link();
+      const { recording, nodeOfLaunch, inputs: copiesIn, outputs: copiesOut } = await this.#link();
       this.#writeInputs(inputs);
+      for (const copy of copiesIn) this.host.driver.copy(copy);
       if (options.profile) options.profile(this.#profile(await recording.time(), nodeOfLaunch));
+      else if (options.onDeviceMs) options.onDeviceMs(await recording.replayTimed());
       else recording.replay();
+      for (const copy of copiesOut) this.host.driver.copy(copy);
       await this.host.driver.done();
       return this.#readOutputs();
     });
@@ -193,30 +198,31 @@ export class CudaProgram implements Program {
     const base = this.#arena.pointer;
     const inputBytes = this.#inputBytes();
     const outputs = [...this.#graph.outputs.values()];
-    this.#staging ??= driver.hostBuffer(inputBytes + outputs.reduce((sum, { value }) => sum + align(this.#bytesOf(value)), 0));
-    const launches: DeviceLaunch[] = [];
+    this.#staging ??= zeroed(driver, inputBytes + outputs.reduce((sum, { value }) => sum + align(this.#bytesOf(value)), 0));
+    const launches: CudaLaunch[] = [];
     const nodeOfLaunch: number[] = [];
-    const add = (node: number, more: readonly DeviceLaunch[]): void => {
+    const add = (node: number, more: readonly CudaLaunch[]): void => {
       for (const launch of more) {
         launches.push(launch);
         nodeOfLaunch.push(node);
       }
     };
     // The plan places all inputs first, side by side.
-    if (inputBytes > 0) add(-1, [{ kind: 'to-device', host: this.#staging.pointer, device: base, bytes: inputBytes }]);
+    const host = this.#staging.pointer;
+    const inputs: HostCopy[] = inputBytes > 0 ? [{ kind: 'to-device', host, device: base, bytes: inputBytes }] : [];
     add(-1, this.#copies.launches(base + BigInt(this.#copiesAt)));
     for (const group of this.#groups) add(group.first, this.#launchesOf(group, base));
     let at = inputBytes;
-    for (const { value } of outputs) {
+    const results = outputs.map(({ value }): HostCopy => {
       const bytes = this.#bytesOf(value);
-      const device = base + BigInt(this.offsetOf(value));
-      add(-1, [{ kind: 'to-host', host: this.#staging.pointer + BigInt(at), device, bytes }]);
+      const from = at;
       at += align(bytes);
-    }
+      return { kind: 'to-host', host: host + BigInt(from), device: base + BigInt(this.offsetOf(value)), bytes };
+    });
     const { launches: placed, tables } = placeTables(driver, launches);
     try {
       const recording = await driver.record(placed, this.#dtype === 'tf32');
-      this.#linked = { epoch: this.#arena.epoch, recording, tables, nodeOfLaunch };
+      this.#linked = { epoch: this.#arena.epoch, recording, inputs, outputs: results, tables, nodeOfLaunch };
       return this.#linked;
     } catch (error) {
       if (tables) driver.free(tables);
@@ -251,14 +257,9 @@ export class CudaProgram implements Program {
       }
       const width = value.shape.at(-1) ?? 1;
       const stride = paddedColumns(width);
+      // The columns that pad rows stay the zeros they were made as.
       const target = new Float32Array(buffer, at, this.#bytesOf(value) / 4);
-      if (stride === width) target.set(given as Float32Array);
-      else {
-        target.fill(0);
-        for (let row = 0; row * width < given.length; row++) {
-          target.set((given as Float32Array).subarray(row * width, (row + 1) * width), row * stride);
-        }
-      }
+      copyRows(given as Float32Array, width, target, stride, given.length / width, width);
     }
   }
 
@@ -273,10 +274,7 @@ export class CudaProgram implements Program {
         const stride = paddedColumns(value.shape.at(-1) ?? 1);
         const source = new Float32Array(buffer, at, rows * stride);
         const result = new Float32Array(rows * width);
-        if (stride === width) result.set(source);
-        else
-          for (let row = 0; row < rows; row++)
-            result.set(source.subarray(row * stride + column, row * stride + column + width), row * width);
+        copyRows(source.subarray(column), stride, result, width, rows, width);
         results[name] = result;
       }
       at += align(this.#bytesOf(value));
@@ -295,11 +293,30 @@ export class CudaProgram implements Program {
       bytes: this.#resolve(node, NOWHERE, NOWHERE, NOWHERE).bytesTouched(),
     }));
     const copies = msOfNode.get(-1) ?? 0;
-    return [
-      ...ops,
-      { op: 'copies', scope: 'inputs, results, 16-bit weights', ms: copies, flops: 0, bytes: this.#copies.bytesTouched },
-    ];
+    return [...ops, { op: 'copies', scope: '16-bit weights', ms: copies, flops: 0, bytes: this.#copies.bytesTouched }];
   }
+}
+
+function zeroed(driver: CudaDriver, bytes: number): HostBuffer {
+  const buffer = driver.hostBuffer(bytes);
+  buffer.bytes.fill(0);
+  return buffer;
+}
+
+/** Below this width a loop over elements costs less than one view for every row. */
+const NARROW = 64;
+
+/** Rows of `width` floats from one row length to another. */
+function copyRows(from: Float32Array, fromStride: number, to: Float32Array, toStride: number, rows: number, width: number): void {
+  if (fromStride === width && toStride === width) to.set(from.subarray(0, rows * width));
+  else if (width < NARROW) {
+    for (let row = 0; row < rows; row++) {
+      for (let i = 0; i < width; i++) to[row * toStride + i] = from[row * fromStride + i]!;
+    }
+  } else
+    for (let row = 0; row < rows; row++) {
+      to.set(from.subarray(row * fromStride, row * fromStride + width), row * toStride);
+    }
 }
 
 function align(bytes: number): number {

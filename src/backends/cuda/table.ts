@@ -32,6 +32,7 @@ import { patchifyBackwardCuda } from '../../ops/patchify-backward/cuda.ts';
 import { patchifyCuda } from '../../ops/patchify/cuda.ts';
 import { poolBackwardCuda } from '../../ops/pool-backward/cuda.ts';
 import { poolCuda } from '../../ops/pool/cuda.ts';
+import { sampleCuda } from '../../ops/sample/cuda.ts';
 import { softCrossEntropyCuda } from '../../ops/soft-cross-entropy/cuda.ts';
 import { squareSumCuda } from '../../ops/square-sum/cuda.ts';
 import { visionTokensBackwardCuda } from '../../ops/vision-tokens-backward/cuda.ts';
@@ -67,6 +68,7 @@ export const cudaKernels: KernelTable<OpName, CudaKernel> = {
   patchify_backward: patchifyBackwardCuda,
   pool: poolCuda,
   pool_backward: poolBackwardCuda,
+  sample: sampleCuda,
   soft_cross_entropy: softCrossEntropyCuda,
   square_sum: squareSumCuda,
   vision_tokens: visionTokensCuda,

@@ -1,15 +1,15 @@
 /** Constant data of launches (`{ table }` arguments), placed in device memory together. */
 
-import type { CudaArgument } from '../../ops/cuda-kernel.ts';
-import type { CudaDriver, DeviceLaunch } from './driver.ts';
+import type { CudaArgument, CudaLaunch } from '../../ops/cuda-kernel.ts';
+import type { CudaDriver } from './driver.ts';
 
 const ALIGN_BYTES = 256;
 
 /** The launches with their tables as pointers into one allocation, 0n when there are none. @throws MEMORY */
 export function placeTables(
   driver: CudaDriver,
-  launches: readonly DeviceLaunch[],
-): { readonly launches: readonly DeviceLaunch[]; readonly tables: bigint } {
+  launches: readonly CudaLaunch[],
+): { readonly launches: readonly CudaLaunch[]; readonly tables: bigint } {
   const places = new Map<Uint8Array, number>();
   let bytes = 0;
   for (const launch of launches) {

@@ -4,16 +4,9 @@
  */
 
 import koffi from 'koffi';
-import type {
-  CopyLaunch,
-  CudaDriver,
-  DeviceFacts,
-  DeviceLaunch,
-  HostBuffer,
-  Recording,
-} from '../../../src/backends/cuda/driver.ts';
+import type { CudaDriver, DeviceFacts, HostBuffer, HostCopy, Recording } from '../../../src/backends/cuda/driver.ts';
 import { MatMambaError } from '../../../src/errors.ts';
-import type { CudaArgument, GemmLaunch, GemmOperand, KernelLaunch } from '../../../src/ops/cuda-kernel.ts';
+import type { CudaArgument, CudaLaunch, GemmLaunch, GemmOperand, KernelLaunch } from '../../../src/ops/cuda-kernel.ts';
 import { compilerVersion, explain, makeKernels, makeRuntime } from './compile.ts';
 
 export interface EmulatorOptions {
@@ -52,8 +45,7 @@ const ELEMENTS: Readonly<Record<string, number>> = { f32: 0, bf16: 1, f16: 2 };
 type Step =
   | { readonly kind: 'kernel'; readonly launch: KernelLaunch; readonly module: bigint; readonly args: BigUint64Array }
   | { readonly kind: 'gemm'; readonly launch: GemmLaunch; readonly operands: Uint8Array }
-  | { readonly kind: 'fill'; readonly pointer: bigint; readonly bytes: number }
-  | CopyLaunch;
+  | { readonly kind: 'fill'; readonly pointer: bigint; readonly bytes: number };
 
 export class EmulatedDriver implements CudaDriver {
   readonly facts: DeviceFacts;
@@ -127,11 +119,16 @@ export class EmulatedDriver implements CudaDriver {
     if (to.byteLength > 0) this.#check(this.#bound.copyOut(to, device, to.byteLength));
   }
 
+  copy({ kind, host, device, bytes }: HostCopy): void {
+    const bound = this.#bound;
+    this.#note(kind === 'to-device' ? bound.copyIn(device, host, bytes) : bound.copyOut(host, device, bytes));
+  }
+
   fillZero(device: bigint, bytes: number): void {
     this.#check(this.#bound.zero(device, bytes));
   }
 
-  async record(launches: readonly DeviceLaunch[]): Promise<Recording> {
+  async record(launches: readonly CudaLaunch[]): Promise<Recording> {
     await this.#compile(launches.flatMap((one) => (one.kind === 'kernel' ? [one.source] : [])));
     const tables: bigint[] = [];
     let bytes = 0;
@@ -154,6 +151,14 @@ export class EmulatedDriver implements CudaDriver {
         for (const step of steps) {
           if (this.#failure === undefined) this.#run(step);
         }
+      },
+      replayTimed: async () => {
+        const start = performance.now();
+        for (const step of steps) {
+          if (this.#failure === undefined) this.#run(step);
+        }
+        await this.done();
+        return performance.now() - start;
       },
       time: async () => {
         const times = steps.map((step) => {
@@ -239,11 +244,6 @@ export class EmulatedDriver implements CudaDriver {
       case 'fill':
         this.#note(bound.zero(step.pointer, step.bytes));
         return;
-      case 'to-device':
-        this.#note(bound.copyIn(step.device, step.host, step.bytes));
-        return;
-      case 'to-host':
-        this.#note(bound.copyOut(step.host, step.device, step.bytes));
     }
   }
 
