@@ -4,20 +4,20 @@
  */
 
 import { afterAll, expect, test } from 'vitest';
-import { type Segment, paddedColumns, segmentColumns } from '../src/graph/graph.ts';
+import { type Segment, segmentColumns } from '../src/graph/graph.ts';
 import { addNormReference } from '../src/ops/add-norm/reference.ts';
 import { type Fill, type HostValue, fillOperand } from '../src/ops/cases.ts';
 import { chunkScanReference } from '../src/ops/chunk-scan/reference.ts';
 import { conv1dSiluReference } from '../src/ops/conv1d-silu/reference.ts';
-import { type CudaBuffer, type CudaElement, type CudaNode, type CudaWeight, ELEMENT_BYTES } from '../src/ops/cuda-kernel.ts';
+import type { CudaBuffer, CudaNode, CudaWeight } from '../src/ops/cuda-kernel.ts';
 import { type DecodeLayer, decodeLayerFuses, decodeLayerLaunches } from '../src/ops/decode/cuda-layer.ts';
 import { gatedNormReference } from '../src/ops/gated-norm/reference.ts';
 import { gateRows } from '../src/ops/gated-silu/reference.ts';
 import { linearReference, linearRows } from '../src/ops/linear/reference.ts';
-import { dequantiseLaunch } from '../src/ops/linear/cuda-few-rows.ts';
+import { dequantiseLaunch, fewRowsLaunches } from '../src/ops/linear/cuda-few-rows.ts';
 import { normReference } from '../src/ops/norm/reference.ts';
-import { fromFloat32, toFloat32, viewAs } from '../src/tensor/dtype.ts';
 import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { bytesOf, columnsOf, deviceValues, rounded, withoutPadding } from './support/cuda-values.ts';
 import { relativeError } from './support/run-case.ts';
 
 interface Setting {
@@ -47,91 +47,8 @@ interface Setting {
 const driver = await openEmulator();
 afterAll(() => driver.dispose());
 
+const { upload, download, deviceBuffer, readRows, vector, matrix } = deviceValues(driver);
 const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
-
-function upload(bytes: Uint8Array): bigint {
-  const pointer = driver.allocate(bytes.byteLength, 'a test');
-  driver.copyToDevice(pointer, bytes);
-  return pointer;
-}
-
-function download(pointer: bigint, bytes: number): Uint8Array {
-  const target = new Uint8Array(bytes);
-  driver.copyToHost(target, pointer);
-  return target;
-}
-
-const bytesOf = (view: ArrayBufferView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-
-/** A value as an element stores it. */
-function rounded(value: HostValue, element: Exclude<CudaElement, 'i8' | 'i32'>): HostValue {
-  const target = new Float32Array(value.data.length);
-  toFloat32(element, fromFloat32(element, Float32Array.from(value.data)), target);
-  return { shape: value.shape, data: Float64Array.from(target) };
-}
-
-/** Rows of the value, padded to a multiple of 16 columns; the padding holds what must not be read. */
-function deviceBuffer(value: HostValue, element: Exclude<CudaElement, 'i8' | 'i32'>): CudaBuffer {
-  const width = value.shape.at(-1)!;
-  const rows = value.data.length / width;
-  const stride = paddedColumns(width);
-  const padded = new Float32Array(rows * stride).fill(NaN);
-  for (let row = 0; row < rows; row++) padded.set(value.data.subarray(row * width, (row + 1) * width), row * stride);
-  const pointer = upload(bytesOf(fromFloat32(element, padded)));
-  return { pointer, element, stride, rows, width, shape: value.shape };
-}
-
-function columnsOf(buffer: CudaBuffer, column: number, width: number): CudaBuffer {
-  const pointer = buffer.pointer + BigInt(column * ELEMENT_BYTES[buffer.element]);
-  return { ...buffer, pointer, width, shape: [...buffer.shape.slice(0, -1), width] };
-}
-
-/** What a buffer holds, with its padding. */
-function readRows({ pointer, element, stride, rows }: CudaBuffer): Float32Array {
-  const target = new Float32Array(rows * stride);
-  const kind = element as 'f32' | 'bf16' | 'f16';
-  toFloat32(kind, viewAs(kind, download(pointer, rows * stride * ELEMENT_BYTES[element])), target);
-  return target;
-}
-
-function withoutPadding({ rows, width, stride }: CudaBuffer, padded: Float32Array): Float64Array {
-  const all = Array.from({ length: rows }, (_, row) => [...padded.subarray(row * stride, row * stride + width)]);
-  return Float64Array.from(all.flat());
-}
-
-function vector(value: HostValue, layout: 'vector' | 'taps' = 'vector'): CudaWeight {
-  const pointer = upload(bytesOf(Float32Array.from(value.data)));
-  return { element: 'f32', layout, shape: value.shape, pointer, stride: value.shape.at(-1)!, scales: 0n, groupSize: 0 };
-}
-
-/** A matrix in `element`, and what it then holds. */
-function matrix(value: HostValue, element: CudaWeight['element'], groupSize: number): { weight: CudaWeight; host: HostValue } {
-  const [rows, columns] = value.shape as [number, number];
-  const stride = paddedColumns(columns);
-  const common = { element, layout: 'matrix', shape: value.shape, stride } as const;
-  const padded = new Float32Array(rows * stride);
-  for (let row = 0; row < rows; row++) padded.set(value.data.subarray(row * columns, (row + 1) * columns), row * stride);
-  if (element !== 'i8') {
-    const pointer = upload(bytesOf(fromFloat32(element, padded)));
-    return { weight: { ...common, pointer, scales: 0n, groupSize: 0 }, host: rounded(value, element) };
-  }
-  const size = groupSize || stride;
-  const groups = Math.ceil(stride / size);
-  const values = new Int8Array(rows * stride);
-  const scales = new Float32Array(rows * groups);
-  const host = new Float64Array(value.data.length);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const group = row * groups + Math.floor(column / size);
-      const first = row * stride + Math.floor(column / size) * size;
-      scales[group] ||= Math.fround(Math.max(...padded.subarray(first, first + size).map(Math.abs)) / 127);
-      values[row * stride + column] = Math.round(padded[row * stride + column]! / scales[group]!);
-      host[row * columns + column] = values[row * stride + column]! * scales[group]!;
-    }
-  }
-  const weight = { ...common, pointer: upload(bytesOf(values)), scales: upload(bytesOf(scales)), groupSize: size };
-  return { weight, host: { shape: value.shape, data: host } };
-}
 
 function testNode(
   setting: Setting,
@@ -429,4 +346,27 @@ test.each(['f32', 'bf16', 'f16'] as const)('int8 rows as %s', async (element) =>
     }
   }
   expect(relativeError(readRows(to), expected)).toBeLessThan(element === 'f32' ? 1e-7 : 4e-3);
+});
+
+test.each([
+  [12, 1],
+  [50, 40],
+])('int8 in groups on tensor cores, %d rows, %d multiprocessors', async (rows, multiprocessors) => {
+  const segments = [
+    { start: 8, count: 37 },
+    { start: 48, count: 3 },
+  ];
+  const element = 'bf16';
+  const shape = [51, 90];
+  const { weight, host } = matrix({ shape, data: fillOperand('groups', 'weight', { shape }) }, 'i8', 16);
+  const x = rounded({ shape: [rows, 85], data: fillOperand('groups', 'x', { shape: [rows, 85] }) }, element);
+  const expected = linearRows(x, host, undefined, segments);
+  const y = deviceBuffer({ shape: expected.shape, data: expected.data.map(() => NaN) }, 'f32');
+  const setting = { ...SMALL, activation: element, multiprocessors } as const;
+  const linear = testNode(setting, { segments }, { x: deviceBuffer(x, element), weight, y });
+  const recording = await driver.record(fewRowsLaunches(linear));
+  recording.replay();
+  await driver.done();
+  recording.free();
+  expect(relativeError(readRows(y), expected.data)).toBeLessThan(4e-3);
 });

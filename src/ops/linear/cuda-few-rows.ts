@@ -8,6 +8,7 @@ import {
   type CudaArgument,
   type CudaBuffer,
   type CudaElement,
+  type CudaHalf,
   type CudaLaunch,
   type CudaNode,
   type CudaWeight,
@@ -18,6 +19,7 @@ import {
   i32,
 } from '../cuda-kernel.ts';
 import { DEQUANTISE_SOURCE, FEW_ROWS_SOURCE } from './cuda-few-rows-source.ts';
+import { INT8_PRODUCT_SOURCE } from './cuda-int8-source.ts';
 
 /** Up to so many rows of x these kernels beat a library's product. */
 export const FEW_ROWS = 8;
@@ -111,9 +113,32 @@ function segmentArguments(segments: readonly Segment[]) {
 
 const scaleGroups = ({ stride, groupSize }: CudaWeight): number => (groupSize > 0 ? Math.ceil(stride / groupSize) : 0);
 
+/** What both kernels are given: x, weight, bias, y and the segments. */
+function productArguments(
+  { x, y, weight, bias, segments }: Omit<FewRowsProduct, 'multiprocessors'>,
+  columns: number,
+): readonly CudaArgument[] {
+  return [
+    x.pointer,
+    i32(x.stride),
+    i32(x.rows),
+    i32(x.width),
+    weight.pointer,
+    i32(weight.stride),
+    weight.scales,
+    i32(scaleGroups(weight)),
+    i32(weight.groupSize),
+    bias,
+    y.pointer,
+    i32(y.stride),
+    i32(columns),
+    ...segmentArguments(segments).args,
+  ];
+}
+
 /** The launch of one product, its x staged as `stage` says. */
 export function fewRowsLaunch(product: FewRowsProduct): KernelLaunch {
-  const { x, y, weight, bias, segments, multiprocessors, stage = COPIED } = product;
+  const { x, y, weight, segments, multiprocessors, stage = COPIED } = product;
   const table = segmentArguments(segments);
   const columns = Math.min(table.columns, y.stride);
   const plan = planFewRows(x.rows, x.width, columns, weight.element, multiprocessors);
@@ -142,38 +167,64 @@ export function fewRowsLaunch(product: FewRowsProduct): KernelLaunch {
     grid: [Math.min(Math.ceil(groups / plan.warps), resident) + (stage.moreBlocks ?? 0), tiles],
     block: 32 * plan.warps,
     sharedBytes: plan.sharedBytes,
-    args: [
-      x.pointer,
-      i32(x.stride),
-      i32(x.rows),
-      i32(x.width),
-      weight.pointer,
-      i32(weight.stride),
-      weight.scales,
-      i32(scaleGroups(weight)),
-      i32(weight.groupSize),
-      bias,
-      y.pointer,
-      i32(y.stride),
-      i32(columns),
-      ...table.args,
-      ...stage.args,
-    ],
+    args: [...productArguments(product, columns), ...stage.args],
+  };
+}
+
+/** Rows of x and weight rows that one mma takes, and warps of a block. */
+const MMA_ROWS = 8;
+const MMA_COLUMNS = 16;
+const INT8_WARPS = 8;
+
+/** The product of an int8 weight with 16-bit rows on tensor cores. */
+function int8Launch({ x, y, weight, bias, segments, multiprocessors }: FewRowsProduct, half: CudaHalf): KernelLaunch {
+  const table = segmentArguments(segments);
+  const columns = Math.min(table.columns, y.stride);
+  const tiles = Math.ceil(columns / MMA_COLUMNS);
+  const pitch = 64 * Math.ceil(x.width / 64) + 8;
+  let rowGroups = Math.ceil(Math.min(x.rows, FEW_ROWS_INT8) / MMA_ROWS);
+  while (rowGroups > 1 && 2 * MMA_ROWS * rowGroups * pitch > MAX_SHARED_BYTES) rowGroups = Math.ceil(rowGroups / 2);
+  const rows = MMA_ROWS * rowGroups;
+  // Warps share a tile where there are too few tiles for all of them.
+  let split = 1;
+  while (split < INT8_WARPS && (tiles * split) / INT8_WARPS < multiprocessors) split *= 2;
+  const sharedBytes = Math.max(2 * rows * pitch, split > 1 ? 4 * INT8_WARPS * MMA_COLUMNS * rows : 0);
+  const minBlocks = 2 * sharedBytes < MAX_SHARED_BYTES ? 2 : 1;
+  const rowBlocks = Math.ceil(x.rows / rows);
+  const blocks = Math.ceil((tiles * split) / INT8_WARPS);
+  return {
+    kind: 'kernel',
+    source:
+      defines({
+        X: cType(x.element),
+        Y: cType(y.element),
+        T: cType(half),
+        NT: rowGroups,
+        SPLIT: split,
+        MIN_BLOCKS: minBlocks,
+        GROUPED: scaleGroups(weight) > 1 ? 1 : 0,
+        ...table.defines,
+      }) + INT8_PRODUCT_SOURCE,
+    entry: 'int8_product',
+    grid: [Math.min(blocks, Math.max(1, Math.floor((minBlocks * multiprocessors) / rowBlocks))), rowBlocks],
+    block: 32 * INT8_WARPS,
+    sharedBytes,
+    args: productArguments({ x, y, weight, bias, segments }, columns),
   };
 }
 
 /** `linear` with up to FEW_ROWS rows, or up to FEW_ROWS_INT8 of an int8 weight. */
 export function fewRowsLaunches(node: CudaNode): readonly CudaLaunch[] {
-  return [
-    fewRowsLaunch({
-      x: node.buffer('x'),
-      y: node.buffer('y'),
-      weight: node.weight('weight'),
-      bias: node.has('bias') ? node.weight('bias').pointer : 0n,
-      segments: node.segments('segments'),
-      multiprocessors: node.multiprocessors,
-    }),
-  ];
+  const product: FewRowsProduct = {
+    x: node.buffer('x'),
+    y: node.buffer('y'),
+    weight: node.weight('weight'),
+    bias: node.has('bias') ? node.weight('bias').pointer : 0n,
+    segments: node.segments('segments'),
+    multiprocessors: node.multiprocessors,
+  };
+  const onTensorCores = product.weight.element === 'i8' && product.x.rows > FEW_ROWS;
+  return [onTensorCores && node.activation !== 'f32' ? int8Launch(product, node.activation) : fewRowsLaunch(product)];
 }
 
 /** Bytes of scratch memory that `dequantiseLaunch` writes. */

@@ -36,6 +36,8 @@ export const sampleCases: readonly OpCase[] = [
   sampleCase('greedy', { vocabulary: 4999, temperature: 0 }),
   sampleCase('greedy, ties', { vocabulary: 1003, temperature: 0, logits: TIES }),
   sampleCase('greedy, masked ids', { vocabulary: 300, usable: 7, temperature: 0 }),
+  sampleCase('no finite logit', { rows: 1, vocabulary: 9, logits: { kind: 'values', values: [-Infinity] } }),
+  sampleCase('not a number', { rows: 1, vocabulary: 9, logits: { kind: 'values', values: [1, NaN, 2] } }),
   sampleCase('all tokens', { vocabulary: 5000 }),
   sampleCase('one token', { vocabulary: 1 }),
   sampleCase('temperature', { vocabulary: 777, temperature: 0.6, draw: 0 }),

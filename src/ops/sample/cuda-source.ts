@@ -64,59 +64,59 @@ __device__ __forceinline__ double warp_sum64(double x) {
   return x;
 }
 
-/* Sum over the block of a number of each thread of the first warps, the same for all; cells: 32 doubles. */
-__device__ __forceinline__ double block_sum64(double x, double *cells, int warps) {
-  const int warp = threadIdx.x >> 5;
-  if (warp < warps) x = warp_sum64(x);
+/* Sum over the block, the same for all; cells: 32 doubles. */
+__device__ __forceinline__ double block_sum64(double x, double *cells) {
+  x = warp_sum64(x);
   __syncthreads();
-  if (warp < warps && (threadIdx.x & 31) == 0) cells[warp] = x;
+  if ((threadIdx.x & 31) == 0) cells[threadIdx.x >> 5] = x;
   __syncthreads();
-  double sum = 0.0;
-  for (int w = 0; w < warps; w++) sum += cells[w];
-  return sum;
+  return warp_sum64(cells[threadIdx.x & 31]);
 }
 
 /*
  * The largest key between low and high at or above which there is at least 'need': each(g) calls g(key, amount) for all
- * of the thread's numbers, of which only the first warps have some. cells: 96 doubles.
+ * of the thread's numbers, of which only the first warps have some. The warps tell each other their sums in one
+ * half of the cells and then in the other, so that one barrier a step is enough. cells: 2 * 3 * 32 floats; result: one number.
  */
-template <typename E> __device__ __forceinline__ u32 threshold(E each, double need, u32 low, u32 high, int warps, double *cells) {
+template <typename E> __device__ __forceinline__ u32 threshold(E each, float need, u32 low, u32 high, int warps, float *cells, u32 *result) {
   int shift = 30;
   while (shift >= 0 && (low >> shift) == (high >> shift)) shift -= 2;
-  if (shift < 0) return high;
   u32 found = shift == 30 ? 0u : (high >> (shift + 2)) << (shift + 2);
   const int warp = threadIdx.x >> 5;
-  for (; shift >= 0; shift -= 2) {
+  __syncthreads();
+  for (int half = 0; shift >= 0; shift -= 2, half ^= 1) {
+    float *mine = cells + 96 * half;
     const u32 first = found | (1u << shift), second = found | (2u << shift), third = found | (3u << shift);
-    double a = 0.0, b = 0.0, c = 0.0;
+    float a = 0.0f, b = 0.0f, c = 0.0f;
     if (warp < warps) {
-      each([&](u32 key, double amount) {
-        if (key >= first) a += amount;
-        if (key >= second) b += amount;
-        if (key >= third) c += amount;
+      each([&](u32 key, float amount) {
+        a += key >= first ? amount : 0.0f;
+        b += key >= second ? amount : 0.0f;
+        c += key >= third ? amount : 0.0f;
       });
-      a = warp_sum64(a);
-      b = warp_sum64(b);
-      c = warp_sum64(c);
+      a = warp_sum(a);
+      b = warp_sum(b);
+      c = warp_sum(c);
+      if ((threadIdx.x & 31) == 0) {
+        mine[warp] = a;
+        mine[32 + warp] = b;
+        mine[64 + warp] = c;
+      }
     }
     __syncthreads();
-    if (warp < warps && (threadIdx.x & 31) == 0) {
-      cells[3 * warp] = a;
-      cells[3 * warp + 1] = b;
-      cells[3 * warp + 2] = c;
+    if (warp < warps) {
+      a = b = c = 0.0f;
+      for (int w = 0; w < warps; w++) {
+        a += mine[w];
+        b += mine[32 + w];
+        c += mine[64 + w];
+      }
+      found = c >= need ? third : b >= need ? second : a >= need ? first : found;
     }
-    __syncthreads();
-    a = b = c = 0.0;
-    for (int w = 0; w < warps; w++) {
-      a += cells[3 * w];
-      b += cells[3 * w + 1];
-      c += cells[3 * w + 2];
-    }
-    if (c >= need) found = third;
-    else if (b >= need) found = second;
-    else if (a >= need) found = first;
   }
-  return found;
+  if (threadIdx.x == 0) *result = found;
+  __syncthreads();
+  return *result;
 }
 
 /* Where a thread's numbers begin when each has 'count', and how many there are in all; cells: 32 ints. */
@@ -131,12 +131,13 @@ __device__ __forceinline__ int place_of(int count, int *cells, int &total) {
   __syncthreads();
   if (lane == 31) cells[warp] = sum;
   __syncthreads();
-  int before = 0;
-  total = 0;
-  for (int w = 0; w < WARPS; w++) {
-    if (w < warp) before += cells[w];
-    total += cells[w];
+  int all = cells[lane], before = lane < warp ? all : 0;
+  #pragma unroll
+  for (int mask = 16; mask > 0; mask >>= 1) {
+    all += __shfl_xor_sync(FULL_WARP, all, mask);
+    before += __shfl_xor_sync(FULL_WARP, before, mask);
   }
+  total = all;
   return before + sum - count;
 }
 
@@ -161,10 +162,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
   const float *logits, int stride, int columns, const float *settings, const int *random, int *ids
 ) {
   extern __shared__ u32 list[];
-  __shared__ double cells[96];
+  __shared__ double cells[32];
+  __shared__ float sums[192];
   __shared__ int counts[32];
+  __shared__ u32 keys[32];
+  __shared__ double rest;
+  __shared__ int owner;
   __shared__ u32 thread_keys[THREADS];
-  __shared__ int drawn;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const float *row = logits + (i64)blockIdx.x * stride;
   const float temperature = settings[0], top_p = settings[2], min_p = settings[3];
@@ -179,19 +183,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
       own_id = id;
     }
   });
-  const float largest = own;
-  #pragma unroll
-  for (int mask = 16; mask > 0; mask >>= 1) {
-    float other = __shfl_xor_sync(FULL_WARP, own, mask);
-    int other_id = __shfl_xor_sync(FULL_WARP, own_id, mask);
-    if (other > own || (other == own && other_id < own_id)) { own = other; own_id = other_id; }
-  }
-  if (lane == 0) { cells[warp] = (double)own; counts[warp] = own_id; }
-  thread_keys[tid] = key_of(largest);
-  __syncthreads();
-  for (int w = 0; w < WARPS; w++) {
-    float other = (float)cells[w];
-    if (other > own || (other == own && counts[w] < own_id)) { own = other; own_id = counts[w]; }
+  /* The smallest of the threads' largest, for top-k. */
+  u32 least_key = key_of(own);
+  thread_keys[tid] = least_key;
+  for (int level = 0; level < 2; level++) {
+    #pragma unroll
+    for (int mask = 16; mask > 0; mask >>= 1) {
+      float other = __shfl_xor_sync(FULL_WARP, own, mask);
+      int other_id = __shfl_xor_sync(FULL_WARP, own_id, mask);
+      u32 other_key = __shfl_xor_sync(FULL_WARP, least_key, mask);
+      if (other > own || (other == own && other_id < own_id)) { own = other; own_id = other_id; }
+      if (other_key < least_key) least_key = other_key;
+    }
+    if (level == 1) break;
+    if (lane == 0) { sums[warp] = own; counts[warp] = own_id; keys[warp] = least_key; }
+    __syncthreads();
+    own = sums[lane];
+    own_id = counts[lane];
+    least_key = keys[lane];
   }
   const float best = own;
   const int best_id = own_id;
@@ -215,8 +224,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
   if (k > 0) {
     u32 low = key_of(-INFINITY);
     const u32 high = key_of(best);
-    auto of_threads = [&](auto g) { for (int i = tid; i < THREADS; i += LISTING) g(thread_keys[i], 1.0); };
-    if (k <= THREADS) low = threshold(of_threads, (double)k, low, high, LISTING / 32, cells);
+    auto of_threads = [&](auto g) { for (int i = tid; i < THREADS; i += LISTING) g(thread_keys[i], 1.0f); };
+    if (k <= THREADS) low = threshold(of_threads, (float)k, least_key, high, LISTING / 32, sums, keys);
     const float bound = value_of(low);
     int count = 0;
     walk(row, n, [&](int id, float score) { if (score >= bound) count++; });
@@ -225,11 +234,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
     if (listed) {
       if (count > 0) walk(row, n, [&](int id, float score) { if (score >= bound) list[at++] = key_of(score); });
       __syncthreads();
-      auto of_list = [&](auto g) { for (int i = tid; i < entries; i += LISTING) g(list[i], 1.0); };
-      kept_score = value_of(threshold(of_list, (double)k, low, high, LISTING / 32, cells));
+      auto of_list = [&](auto g) { for (int i = tid; i < entries; i += LISTING) g(list[i], 1.0f); };
+      kept_score = value_of(threshold(of_list, (float)k, low, high, LISTING / 32, sums, keys));
     } else {
-      auto of_row = [&](auto g) { walk(row, n, [&](int id, float score) { g(key_of(score), 1.0); }); };
-      kept_score = value_of(threshold(of_row, (double)k, low, high, WARPS, cells));
+      auto of_row = [&](auto g) { walk(row, n, [&](int id, float score) { g(key_of(score), 1.0f); }); };
+      kept_score = value_of(threshold(of_row, (float)k, low, high, WARPS, sums, keys));
     }
   }
 
@@ -238,8 +247,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
   int last = 0x7fffffff;
   if (top_p < 1.0f) {
     /* Calls f(weight) for the kept tokens of the thread. */
+    float bound = kept_score;
     auto of_kept = [&](auto f) {
-      walk(row, n, [&](int id, float score) { if (score >= kept_score) f(weight_of(score, best, inverse)); });
+      walk(row, n, [&](int id, float score) { if (score >= bound) f(weight_of(score, best, inverse)); });
     };
     double mass = 0.0;
     if (listed) {
@@ -253,10 +263,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
     } else {
       of_kept([&](float weight) { mass += (double)weight; });
     }
-    mass = block_sum64(mass, cells, WARPS);
+    mass = block_sum64(mass, cells);
     const double need = (double)top_p * mass;
     /* Float32 rounds up at most by a part in 2^23. */
     const float floor = (float)((1.0 - (double)top_p) * mass / (double)n) * 0.999999f;
+    /* Scores below this have smaller weights, with some room for rounding. */
+    bound = fmaxf(kept_score, best + (logf(floor) - 0.01f) * temperature);
     if (!listed) {
       int count = 0;
       of_kept([&](float weight) { if (weight >= floor) count++; });
@@ -267,11 +279,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
     }
     const u32 low = key_of(floor), high = key_of(1.0f);
     auto of_list = [&](auto g) {
-      for (int i = tid; i < entries; i += LISTING) g(list[i], (double)value_of(list[i]));
+      for (int i = tid; i < entries; i += LISTING) g(list[i], value_of(list[i]));
     };
-    auto of_row = [&](auto g) { of_kept([&](float weight) { g(key_of(weight), (double)weight); }); };
-    const float cut = value_of(listed ? threshold(of_list, need, low, high, LISTING / 32, cells)
-                                      : threshold(of_row, need, low, high, WARPS, cells));
+    auto of_row = [&](auto g) { of_kept([&](float weight) { g(key_of(weight), weight); }); };
+    const float cut = value_of(listed ? threshold(of_list, (float)need, low, high, LISTING / 32, sums, keys)
+                                      : threshold(of_row, (float)need, low, high, WARPS, sums, keys));
     if (cut >= least) {
       least = cut;
       /* Of equal weights the lower ids first, as many as the mass still needs. */
@@ -286,7 +298,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
       } else {
         of_kept(compare);
       }
-      above = block_sum64(above, cells, WARPS);
+      above = block_sum64(above, cells);
       place_of(equal, counts, equals);
       double wanted = cut > 0.0f ? (need - above) / (double)cut : (double)equals;
       if (wanted < (double)equals && equals > 1) {
@@ -311,6 +323,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
   }
 
   /* The draw, in the order of ids: first the warp that owns the token, then its row of quads, then the lane. */
+  if (least > 0.0f) kept_score = fmaxf(kept_score, best + (logf(least) - 0.01f) * temperature);
   auto weigh = [&](int id, float score) {
     if (score < kept_score) return 0.0f;
     float weight = weight_of(score, best, inverse);
@@ -321,59 +334,81 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
   mass = warp_sum64(mass);
   __syncthreads();
   if (lane == 0) cells[warp] = mass;
-  if (tid == 0) drawn = best_id;
   __syncthreads();
-  double total = 0.0;
-  for (int w = 0; w < WARPS; w++) total += cells[w];
-  double left = uniform((u32)random[0], (u32)random[1], blockIdx.x) * total;
-  int chosen = 0;
-  for (int w = 0; w < WARPS; w++) {
-    if (cells[w] == 0.0) continue;
-    /* Rounding may leave a rest after the last token, which then is the answer. */
-    chosen = w;
-    if (left < cells[w]) break;
-    left -= cells[w];
-  }
-  if (warp == chosen) {
-    const int steps = (n + 4 * THREADS - 1) / (4 * THREADS);
-    int last_kept = -1, found = -1;
-    for (int i = 0; i < steps; i++) {
-      const int id = 4 * ((warp * steps + i) * 32 + lane);
-      float w[4];
-      double sum = 0.0;
-      for (int j = 0; j < 4; j++) {
-        w[j] = id + j < n ? weigh(id + j, row[id + j]) : 0.0f;
-        sum += (double)w[j];
-      }
-      double before = sum;
-      #pragma unroll
-      for (int delta = 1; delta < 32; delta <<= 1) {
-        double other = __shfl_up_sync(FULL_WARP, before, delta);
-        if (lane >= delta) before += other;
-      }
-      const double all = __shfl_sync(FULL_WARP, before, 31);
-      before -= sum;
-      for (int j = 0; j < 4; j++) {
-        if (w[j] == 0.0f) continue;
-        last_kept = id + j;
-        before += (double)w[j];
-        if (found < 0 && left < before) found = id + j;
-      }
-      left -= all;
+  if (warp == 0) {
+    const double own_mass = cells[lane];
+    double upto = own_mass;
+    #pragma unroll
+    for (int delta = 1; delta < 32; delta <<= 1) {
+      double other = __shfl_up_sync(FULL_WARP, upto, delta);
+      if (lane >= delta) upto += other;
     }
-    /* Once something is found, what is left is negative and later quads find something too: the lowest id counts. */
-    u32 lowest = found < 0 ? 0xffffffffu : (u32)found;
+    const double target = uniform((u32)random[0], (u32)random[1], blockIdx.x) * __shfl_sync(FULL_WARP, upto, 31);
+    /* The first that goes beyond the target; where rounding leaves none, the last that has anything. */
+    int chosen = target < upto ? lane : 32, fallback = own_mass > 0.0 ? lane : -1;
     #pragma unroll
     for (int mask = 16; mask > 0; mask >>= 1) {
-      u32 other = __shfl_xor_sync(FULL_WARP, lowest, mask);
-      int later = __shfl_xor_sync(FULL_WARP, last_kept, mask);
-      if (other < lowest) lowest = other;
-      if (later > last_kept) last_kept = later;
+      int earlier = __shfl_xor_sync(FULL_WARP, chosen, mask), later = __shfl_xor_sync(FULL_WARP, fallback, mask);
+      if (earlier < chosen) chosen = earlier;
+      if (later > fallback) fallback = later;
     }
-    if (lane == 0) drawn = lowest != 0xffffffffu ? (int)lowest : last_kept;
+    if (chosen == 32) chosen = fallback;
+    if (lane == chosen) {
+      rest = target - (upto - own_mass);
+      owner = chosen;
+    }
   }
   __syncthreads();
-  if (tid == 0) ids[blockIdx.x] = drawn;
+  if (warp != owner) return;
+
+  const int steps = (n + 4 * THREADS - 1) / (4 * THREADS);
+  auto quad_mass = [&](int i, float (&w)[4]) {
+    const int id = 4 * ((warp * steps + i) * 32 + lane);
+    double sum = 0.0;
+    #pragma unroll
+    for (int j = 0; j < 4; j++) {
+      w[j] = id + j < n ? weigh(id + j, row[id + j]) : 0.0f;
+      sum += (double)w[j];
+    }
+    return sum;
+  };
+  double left = rest;
+  int at = 0;
+  double before_at = 0.0;
+  for (int i = 0; i < steps; i++) {
+    float w[4];
+    const double sum = warp_sum64(quad_mass(i, w));
+    if (sum == 0.0) continue;
+    at = i;
+    before_at = left;
+    if (left < sum) break;
+    left -= sum;
+  }
+  float w[4];
+  const double sum = quad_mass(at, w);
+  double upto = sum;
+  #pragma unroll
+  for (int delta = 1; delta < 32; delta <<= 1) {
+    double other = __shfl_up_sync(FULL_WARP, upto, delta);
+    if (lane >= delta) upto += other;
+  }
+  upto -= sum;
+  int found = 0x7fffffff, last_kept = -1;
+  #pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const int id = 4 * ((warp * steps + at) * 32 + lane) + j;
+    if (w[j] == 0.0f) continue;
+    last_kept = id;
+    upto += (double)w[j];
+    if (before_at < upto && id < found) found = id;
+  }
+  #pragma unroll
+  for (int mask = 16; mask > 0; mask >>= 1) {
+    int earlier = __shfl_xor_sync(FULL_WARP, found, mask), later = __shfl_xor_sync(FULL_WARP, last_kept, mask);
+    if (earlier < found) found = earlier;
+    if (later > last_kept) last_kept = later;
+  }
+  if (lane == 0) ids[blockIdx.x] = found != 0x7fffffff ? found : last_kept;
 }
 `;
 

@@ -27,6 +27,7 @@ export const sampleReference: Reference = ({ logits, settings, random }) => {
   const ids = Float64Array.from({ length: rows }, (_, row) => {
     const scores = logits!.data.subarray(row * columns, row * columns + n);
     const best = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+    if (!Number.isFinite(best)) return -1;
     if (temperature === 0) return scores.indexOf(best);
     const tokens: Token[] = Array.from(scores, (score, id) => ({ id, score, weight: Math.exp((score - best) / temperature) }));
     let kept = tokens.toSorted((a, b) => b.weight - a.weight || a.id - b.id);
