@@ -82,12 +82,19 @@ __device__ __forceinline__ uint4 load_stream16(const void *from) {
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
   return v;
 }
+/* Fetches the 128 bytes around an address into the second-level cache, without waiting. */
+__device__ __forceinline__ void prefetch_l2(const void *from) { asm volatile("prefetch.global.L2 [%0];" : : "l"(from)); }
 /*
  * For kernels that may start while the one before them still runs (programmatic dependent launch), without any effect
  * otherwise: waits until it is done and its writes are seen; lets the kernel after this one start.
  */
+#if __CUDA_ARCH__ >= 900
 __device__ __forceinline__ void wait_for_kernel_before() { asm volatile("griddepcontrol.wait;" : : : "memory"); }
 __device__ __forceinline__ void let_next_kernel_start() { asm volatile("griddepcontrol.launch_dependents;" : : : "memory"); }
+#else
+__device__ __forceinline__ void wait_for_kernel_before() {}
+__device__ __forceinline__ void let_next_kernel_start() {}
+#endif
 /* 2^x, about 2 ulp. */
 __device__ __forceinline__ float fast_exp2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * 1.4426950408889634f); }
@@ -96,6 +103,7 @@ __device__ __forceinline__ float fast_reciprocal(float x) { float y; asm("rcp.ap
 
 #ifdef MATMAMBA_EMULATED
 __device__ __forceinline__ uint4 load_stream16(const void *from) { return *(const uint4 *)from; }
+__device__ __forceinline__ void prefetch_l2(const void *) {}
 __device__ __forceinline__ void wait_for_kernel_before() {}
 __device__ __forceinline__ void let_next_kernel_start() {}
 #endif
