@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
   };
 
   float raw[HEADS][2], bias[HEADS], rate[HEADS];
-  /* Read again for each chunk, for want of registers; under way while the warp waits for the others. */
+  /* Of a warp's one head a chunk ahead; of several, for want of registers, while the warp waits for the others. */
   auto load_raw = [&](int chunk) {
     #pragma unroll
     for (int h = 0; h < HEADS; h++) {
@@ -96,6 +96,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
   };
   stage(0, stages);
   copy_async_commit();
+  if (HEADS == 1) load_raw(0);
 
   /* Where the row of accumulator e of a tile lies in the state, if it has one; pairs of accumulators are neighbours. */
   auto state_row = [&](int h, int m, int e) {
@@ -132,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
 
   for (int chunk = 0; chunk < chunks; chunk++) {
     HALF *bs = stages + (chunk & 1) * STAGE, *cs = bs + Q * NS, *xs = cs + Q * NS, *other = stages + (~chunk & 1) * STAGE;
-    load_raw(chunk);
+    if (HEADS > 1) load_raw(chunk);
     copy_async_wait<0>();
     __syncthreads();
     if (chunk > 0) store_y(chunk - 1, other + 2 * Q * NS);
@@ -164,12 +165,14 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
         *(float2 *)(sums + h * Q + 2 * lane) = make_float2(first, second);
         *(float2 *)(sources + h * Q + 2 * lane) = make_float2(first - log2f(step[0]), second - log2f(step[1]));
       }
+      if (HEADS == 1) load_raw(chunk + 1);
     }
 
     /* Tiles of c . b on and below the diagonal. */
     for (int tile = warp; tile < tiles * (tiles + 1) / 2; tile += WARPS) {
       int i = tile >= 6 ? 3 : tile >= 3 ? 2 : tile >= 1 ? 1 : 0, j = tile - i * (i + 1) / 2;
-      float low[4] = {0.0f, 0.0f, 0.0f, 0.0f}, high[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      /* Even and odd k apart: half as long a chain of products. */
+      float low[2][4] = {}, high[2][4] = {};
       const HALF *crow = cs + (16 * i + (lane & 15)) * NS + (lane >> 4) * 8;
       const HALF *brow = bs + (16 * j + (lane >> 4) * 8 + (lane & 7)) * NS + ((lane >> 3) & 1) * 8;
       #pragma unroll
@@ -178,12 +181,17 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
         ldmatrix4(ca, crow + 16 * k);
         ldmatrix4(bb, brow + 16 * k);
         u32 left[2] = {bb[0], bb[1]}, right[2] = {bb[2], bb[3]};
-        mma16816<HALF>(low, ca, left);
-        mma16816<HALF>(high, ca, right);
+        mma16816<HALF>(low[k & 1], ca, left);
+        mma16816<HALF>(high[k & 1], ca, right);
       }
       float4 *to = (float4 *)scores + tile * 64 + lane;
-      to[0] = make_float4(low[0], low[1], low[2], low[3]);
-      to[32] = make_float4(high[0], high[1], high[2], high[3]);
+      #pragma unroll
+      for (int e = 0; e < 4; e++) {
+        low[0][e] += low[1][e];
+        high[0][e] += high[1][e];
+      }
+      to[0] = make_float4(low[0][0], low[0][1], low[0][2], low[0][3]);
+      to[32] = make_float4(high[0][0], high[0][1], high[0][2], high[0][3]);
     }
     __syncthreads();
     if (!active) continue;
@@ -231,33 +239,34 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) scan_chunks(PARAMETERS)
 
     bool carried = chunk > 0 || state;
     #pragma unroll
-    for (int pass = 0; pass < 2; pass++) {
-      if (2 * pass >= tiles) continue;
-      float out[HEADS][2][TILES][4] = {};
+    for (int pass = 0; pass < 4 / PASS; pass++) {
+      if (PASS * pass >= tiles) continue;
+      float out[HEADS][PASS][TILES][4] = {};
       if (carried) {
-        const HALF *crow = cs + (32 * pass + (lane & 15)) * NS + (lane >> 4) * 8;
+        const HALF *crow = cs + (16 * PASS * pass + (lane & 15)) * NS + (lane >> 4) * 8;
         #pragma unroll
         for (int k = 0; k < KT; k++) {
-          u32 upper[4], lower[4];
-          ldmatrix4(upper, crow + 16 * k);
-          ldmatrix4(lower, crow + 16 * NS + 16 * k);
+          u32 ca[PASS][4];
+          #pragma unroll
+          for (int m = 0; m < PASS; m++) ldmatrix4(ca[m], crow + 16 * m * NS + 16 * k);
           #pragma unroll
           for (int h = 0; h < HEADS; h++) {
             #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
-              const int m = tile / 2, e = tile % 2 * 2;
+              const int e = tile % 2 * 2;
               u32 sb[2];
-              sb[0] = pack2<HALF>(s[h][m][2 * k][e], s[h][m][2 * k][e + 1]);
-              sb[1] = pack2<HALF>(s[h][m][2 * k + 1][e], s[h][m][2 * k + 1][e + 1]);
-              mma16816<HALF>(out[h][0][tile], upper, sb);
-              mma16816<HALF>(out[h][1][tile], lower, sb);
+              sb[0] = pack2<HALF>(s[h][tile / 2][2 * k][e], s[h][tile / 2][2 * k][e + 1]);
+              sb[1] = pack2<HALF>(s[h][tile / 2][2 * k + 1][e], s[h][tile / 2][2 * k + 1][e + 1]);
+              #pragma unroll
+              for (int m = 0; m < PASS; m++) mma16816<HALF>(out[h][m][tile], ca[m], sb);
             }
           }
         }
       }
       #pragma unroll
-      for (int m = 0; m < 2; m++) {
-        const int i = 2 * pass + m;
+      for (int m = 0; m < PASS; m++) {
+        const int i = PASS * pass + m;
+        if (i >= tiles) continue;
         float above[HEADS], below[HEADS];
         #pragma unroll
         for (int h = 0; h < HEADS; h++) {

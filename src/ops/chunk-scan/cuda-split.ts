@@ -56,7 +56,7 @@ function cyclesOf(split: ScanSplit, { length, batch, headdim, dState, multiproce
   const others =
     heads * (420 + tiles * (110 + 4 * stateTiles) + 8 * rowTiles * stateTiles) + 8 * stateTiles + 2 * scores + 7 * staged;
   const busy = Math.max(PRODUCT_CYCLES * products, products + others);
-  const registers = heads * rowTiles * stateTiles > MOST_STATE_TILES / 2 ? 256 : 176;
+  const registers = heads * rowTiles * stateTiles > MOST_STATE_TILES / 2 ? 256 : 208;
   const fitting = Math.min(
     Math.floor(SHARED_BYTES / (sharedBytes + 1024)),
     Math.floor(REGISTERS / (32 * warps * registers)),

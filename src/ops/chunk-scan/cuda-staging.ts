@@ -6,6 +6,8 @@ export const STAGING = String.raw`
 /* Tiles of the state: KT of 16 in n, MT of 16 in p. */
 #define KT ((N + 15) / 16)
 #define MT ((TILES + 1) / 2)
+/* Tiles of 16 steps whose y are computed together: four when there are registers for them. */
+#define PASS (HEADS * TILES <= 2 ? 4 : 2)
 /* Elements from row to row of b, c and x in shared memory, such that eight rows lie in different banks. */
 #define NS (16 * KT + 8)
 #define XS (XP % 8 == 0 ? 8 * XP : 8 * (XP | 1))
