@@ -4,16 +4,18 @@ import { basename } from 'node:path';
 import { describe, test } from 'vitest';
 import { goldenLanguageModels } from './support/golden-checks.ts';
 import { GOLDEN_FOLDERS } from './support/golden.ts';
-import { F32_TRAINING, checkLanguageTraining, checkVisionTraining } from './support/training-checks.ts';
+import { TRAINING_TOLERANCES, checkLanguageTraining, checkVisionTraining } from './support/training-checks.ts';
+
+const SETTING = { options: {}, tolerances: TRAINING_TOLERANCES.f32! };
 
 for (const folder of GOLDEN_FOLDERS) {
   describe(`training goldens in ${basename(folder)}`, () => {
     for (const name of goldenLanguageModels(folder)) {
       for (const recompute of [false, true]) {
         test(`${name}${recompute ? ', activations recomputed' : ''}`, () =>
-          checkLanguageTraining(`${folder}/${name}`, recompute, F32_TRAINING));
+          checkLanguageTraining(`${folder}/${name}`, recompute, SETTING));
       }
     }
-    test('vision', () => checkVisionTraining(`${folder}/vision`, F32_TRAINING));
+    test('vision', () => checkVisionTraining(`${folder}/vision`, SETTING));
   });
 }

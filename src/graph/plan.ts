@@ -69,13 +69,16 @@ function align(bytes: number): number {
   return Math.max(REGION_ALIGN_BYTES, Math.ceil(bytes / REGION_ALIGN_BYTES) * REGION_ALIGN_BYTES);
 }
 
+/** What is planned of a graph; backends may plan several nodes as one. */
+export type PlannedGraph = Pick<Graph, 'nodes' | 'inputs' | 'outputs'>;
+
 /** True for values that the plan places: parameters and states live elsewhere. */
 function isPlanned(value: Value): boolean {
   return value.kind === 'input' || value.kind === 'value';
 }
 
 /** Index of the last node that touches each value; outputs are kept to the end. */
-function lastUses(graph: Graph): Map<number, number> {
+function lastUses(graph: PlannedGraph): Map<number, number> {
   const last = new Map<number, number>();
   for (const [i, node] of graph.nodes.entries()) {
     for (const sym of [...Object.values(node.inputs), ...Object.values(node.outputs)]) last.set(sym.value.id, i);
@@ -86,7 +89,7 @@ function lastUses(graph: Graph): Map<number, number> {
 
 /** Plans the arena of a graph; `scratchBytes` says what each node needs while it runs, `bytesOf` what a value takes. */
 export function planMemory(
-  graph: Graph,
+  graph: PlannedGraph,
   scratchBytes: (node: GraphNode) => number,
   bytesOf: (value: Value) => number = arenaBytes,
 ): MemoryPlan {

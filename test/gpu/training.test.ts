@@ -7,25 +7,18 @@ import { basename, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { ModelDType } from '../../src/backends/backend.ts';
-import { CUDA_TOLERANCES, checkSame, checkThat } from '../support/close.ts';
+import { checkSame, checkThat } from '../support/close.ts';
 import { goldenLanguageModels } from '../support/golden-checks.ts';
 import { GOLDEN_FOLDERS } from '../support/golden.ts';
-import { F32_TRAINING, type TrainingSetting, checkLanguageTraining, checkVisionTraining } from '../support/training-checks.ts';
+import { TRAINING_TOLERANCES, checkLanguageTraining, checkVisionTraining } from '../support/training-checks.ts';
 import { available, measuredTest, optionsOf } from './harness.ts';
 
 const STEPS = 24;
 const DTYPES = available(['f32', 'tf32', 'bf16-mixed']);
 
-const { gradient } = CUDA_TOLERANCES['bf16-mixed'];
-const TRAINING: Partial<Record<ModelDType, TrainingSetting['tolerances']>> = {
-  f32: F32_TRAINING.tolerances,
-  tf32: { gradient: CUDA_TOLERANCES.tf32.gradient, loss: 1e-3, norm: 1e-2, parameterNorm: 1e-4 },
-  'bf16-mixed': { gradient, loss: 1e-2, norm: 5e-2, parameterNorm: 1e-3 },
-};
-
 for (const folder of GOLDEN_FOLDERS) {
   for (const dtype of DTYPES) {
-    const setting = { options: optionsOf(dtype), tolerances: TRAINING[dtype]! };
+    const setting = { options: optionsOf(dtype), tolerances: TRAINING_TOLERANCES[dtype]! };
     for (const name of goldenLanguageModels(folder)) {
       for (const recompute of [false, true]) {
         const title = `training of ${basename(folder)}/${name}${recompute ? ', activations recomputed' : ''}`;

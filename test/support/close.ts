@@ -9,7 +9,7 @@ export type Measured = (error: number) => void;
 /** Relative L2 error of outputs and of gradients in each dtype on a GPU: section 5 of the design, gradients somewhat wider. */
 export const CUDA_TOLERANCES: Readonly<Record<ModelDType, { readonly output: number; readonly gradient: number }>> = {
   f32: { output: 2e-5, gradient: 1e-4 },
-  tf32: { output: 1e-3, gradient: 3e-3 },
+  tf32: { output: 1e-3, gradient: 2e-2 },
   bf16: { output: 2e-2, gradient: 5e-2 },
   'bf16-mixed': { output: 2e-2, gradient: 5e-2 },
   f16: { output: 2e-2, gradient: 5e-2 },

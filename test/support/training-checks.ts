@@ -4,7 +4,8 @@ import { gradientSpec } from '../../src/graph/differentiate.ts';
 import { MatMamba2Vision, MatMambaLMHeadModel, type ModelOptions, type Tensor } from '../../src/index.ts';
 import type { TrainableModel, TrainingShape } from '../../src/models/training.ts';
 import { TrainingEngine } from '../../src/train/engine.ts';
-import { type Measured, checkClose, checkFigure, checkRatio, checkThat } from './close.ts';
+import type { ModelDType } from '../../src/backends/backend.ts';
+import { CUDA_TOLERANCES, type Measured, checkClose, checkFigure, checkRatio, checkThat } from './close.ts';
 import { readJson, readTensors } from './golden.ts';
 
 /** Where a golden training is repeated, and how far it may be off. */
@@ -23,9 +24,11 @@ export interface TrainingSetting {
   readonly measured?: Measured;
 }
 
-export const F32_TRAINING: TrainingSetting = {
-  options: {},
-  tolerances: { gradient: 1e-4, loss: 2e-4, norm: 1e-3, parameterNorm: 1e-5 },
+/** In the dtypes that train. */
+export const TRAINING_TOLERANCES: Readonly<Partial<Record<ModelDType, TrainingSetting['tolerances']>>> = {
+  f32: { gradient: CUDA_TOLERANCES.f32.gradient, loss: 2e-4, norm: 1e-3, parameterNorm: 1e-5 },
+  tf32: { gradient: CUDA_TOLERANCES.tf32.gradient, loss: 1e-3, norm: 1e-2, parameterNorm: 1e-4 },
+  'bf16-mixed': { gradient: CUDA_TOLERANCES['bf16-mixed'].gradient, loss: 1e-2, norm: 5e-2, parameterNorm: 1e-3 },
 };
 
 const LEVELS = [1, 2, 4, 8];

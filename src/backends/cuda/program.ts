@@ -9,13 +9,13 @@
 import { MatMambaError, throwIfAborted } from '../../errors.ts';
 import { type Graph, type GraphNode, type Value, paddedColumns, rowsOf } from '../../graph/graph.ts';
 import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
-import { type CudaHalf, type CudaKernel, type CudaElement, type CudaLaunch, ELEMENT_BYTES } from '../../ops/cuda-kernel.ts';
+import { type CudaHalf, type CudaElement, type CudaLaunch, ELEMENT_BYTES } from '../../ops/cuda-kernel.ts';
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, ModelDType, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
 import { untilAborted } from '../until-aborted.ts';
 import type { CudaDriver, HostBuffer, HostCopy, Recording } from './driver.ts';
 import { type PreparedWeights, ResolvedNode, WeightCopies } from './operands.ts';
-import { cudaKernels } from './table.ts';
+import { type Step, kernelOf, stepsOf } from './steps.ts';
 import { placeTables } from './tables.ts';
 import type { CudaStoredWeight } from './weights.ts';
 
@@ -70,13 +70,6 @@ interface Linked {
   readonly nodeOfLaunch: readonly number[];
 }
 
-/** Consecutive nodes that are launched together. */
-interface Group {
-  readonly first: number;
-  readonly nodes: readonly GraphNode[];
-  readonly kernel: CudaKernel;
-}
-
 /** 16-bit element of activations in a dtype; undefined where they are float32. */
 export function halfOf(dtype: ModelDType): CudaHalf | undefined {
   if (dtype === 'f16') return 'f16';
@@ -90,12 +83,11 @@ export class CudaProgram implements Program {
   readonly #dtype: ModelDType;
   readonly #graph: Graph;
   readonly #arena: CudaArena;
-  readonly #groups: readonly Group[];
+  readonly #steps: readonly Step[];
   readonly #wide: ReadonlySet<number>;
   readonly #plan: MemoryPlan;
   readonly #copies: WeightCopies;
-  /** Bytes of the plan, then the groups' scratch, then the weights' copies. */
-  readonly #groupScratchAt: number;
+  /** Where the weights' copies lie in the arena, behind the plan. */
   readonly #copiesAt: number;
   readonly #arenaBytes: number;
   #staging: HostBuffer | undefined;
@@ -109,23 +101,22 @@ export class CudaProgram implements Program {
     this.#arena = arena;
     this.#dtype = dtype;
     this.activation = halfOf(dtype) ?? 'f32';
-    this.#groups = groupsOf(graph.nodes);
     this.#wide = wideValues(graph);
     this.#copies = new WeightCopies(this.activation);
     const sized = (node: GraphNode): ResolvedNode => this.#resolve(node, NOWHERE, NOWHERE, NOWHERE);
-    const grouped = new Set(this.#groups.filter(({ nodes }) => nodes.length > 1).flatMap(({ nodes }) => nodes));
+    this.#steps = stepsOf(graph, sized);
+    const stepOf = new Map(this.#steps.map((step) => [step.planned, step]));
     this.#plan = planMemory(
-      graph,
-      (node) => (grouped.has(node) ? 0 : (kernelOf(node).scratchBytes?.(sized(node)) ?? 0)),
+      { inputs: graph.inputs, outputs: graph.outputs, nodes: this.#steps.map(({ planned }) => planned) },
+      (planned) => {
+        const { nodes, scratchBytes } = stepOf.get(planned)!;
+        return scratchBytes(nodes.map(sized));
+      },
       (value) => this.#bytesOf(value),
     );
-    const groupScratch = this.#groups.map(({ nodes, kernel }) =>
-      nodes.length > 1 ? (kernel.groupScratchBytes?.(nodes.map(sized)) ?? 0) : 0,
-    );
-    this.#groupScratchAt = this.#plan.bytes;
-    this.#copiesAt = align(this.#groupScratchAt + Math.max(0, ...groupScratch));
+    this.#copiesAt = align(this.#plan.bytes);
     // Asking for all launches once tells which weights have to be copied.
-    for (const group of this.#groups) this.#launchesOf(group, NOWHERE);
+    for (const i of this.#steps.keys()) this.#launchesOf(i, NOWHERE);
     this.#arenaBytes = this.#copiesAt + this.#copies.bytes;
   }
 
@@ -180,13 +171,11 @@ export class CudaProgram implements Program {
     return new ResolvedNode(this, node, base, scratch, prepared);
   }
 
-  #launchesOf({ first, nodes, kernel }: Group, base: bigint): readonly CudaLaunch[] {
+  #launchesOf(i: number, base: bigint): readonly CudaLaunch[] {
+    const { nodes, launches } = this.#steps[i]!;
+    const scratch = this.#plan.scratch.get(i);
     const copies = base + BigInt(this.#copiesAt);
-    const resolved = nodes.map((node, i) => {
-      const at = nodes.length > 1 ? (i === 0 ? this.#groupScratchAt : undefined) : this.#plan.scratch.get(first);
-      return this.#resolve(node, base, at === undefined ? 0n : base + BigInt(at), copies);
-    });
-    return nodes.length > 1 ? kernel.group!(resolved) : kernel.launches(resolved[0]!);
+    return launches(nodes.map((node) => this.#resolve(node, base, scratch === undefined ? 0n : base + BigInt(scratch), copies)));
   }
 
   /** The recording for where the arena lies now. */
@@ -211,7 +200,7 @@ export class CudaProgram implements Program {
     const host = this.#staging.pointer;
     const inputs: HostCopy[] = inputBytes > 0 ? [{ kind: 'to-device', host, device: base, bytes: inputBytes }] : [];
     add(-1, this.#copies.launches(base + BigInt(this.#copiesAt)));
-    for (const group of this.#groups) add(group.first, this.#launchesOf(group, base));
+    for (const [i, { first }] of this.#steps.entries()) add(first, this.#launchesOf(i, base));
     let at = inputBytes;
     const results = outputs.map(({ value }): HostCopy => {
       const bytes = this.#bytesOf(value);
@@ -321,24 +310,6 @@ function copyRows(from: Float32Array, fromStride: number, to: Float32Array, toSt
 
 function align(bytes: number): number {
   return Math.ceil(bytes / 256) * 256;
-}
-
-function kernelOf(node: GraphNode): CudaKernel {
-  const kernel = cudaKernels[node.op.name as keyof typeof cudaKernels];
-  if ('unsupported' in kernel) throw new MatMambaError('DEVICE', `${node.op.name} does not run on CUDA: ${kernel.unsupported}`);
-  return kernel;
-}
-
-/** Nodes in order; those that follow each other and know how are taken together. */
-function groupsOf(nodes: readonly GraphNode[]): Group[] {
-  const groups: { first: number; nodes: GraphNode[]; kernel: CudaKernel }[] = [];
-  for (const [i, node] of nodes.entries()) {
-    const kernel = kernelOf(node);
-    const last = groups.at(-1);
-    if (kernel.group && last?.kernel === kernel) last.nodes.push(node);
-    else groups.push({ first: i, nodes: [node], kernel });
-  }
-  return groups;
 }
 
 /** Values that stay float32 in a 16-bit precision: results, and what ops say. */
