@@ -13,6 +13,8 @@
  *
  * Every warp owns a run of ids, its lanes neighbouring quads, so that walking the warps, then their rows of quads, then
  * lanes visits ids in order, which is the order of the draw.
+ *
+ * Defines: X, type of the logits; STREAM, number of the random stream.
  */
 export const SAMPLE_SOURCE = String.raw`
 #define THREADS 1024
@@ -37,23 +39,23 @@ __device__ __forceinline__ float weight_of(float score, float best, float invers
 }
 
 /* Calls f(id, score) for the thread's ids below n in ascending order. */
-template <typename F> __device__ __forceinline__ void walk(const float *row, int n, F f) {
+template <typename F> __device__ __forceinline__ void walk(const X *row, int n, F f) {
   const int steps = (n + 4 * THREADS - 1) / (4 * THREADS);
   int quad = (threadIdx.x >> 5) * steps * 32 + (threadIdx.x & 31);
   for (int i = 0; i < steps; i += 4, quad += 128) {
-    float4 v[4];
+    float v[4][4];
     #pragma unroll
     for (int j = 0; j < 4; j++) {
-      if (i + j < steps && 4 * (quad + 32 * j) < n) v[j] = *(const float4 *)(row + 4 * (quad + 32 * j));
+      if (i + j < steps && 4 * (quad + 32 * j) < n) load_row<4>(v[j], row + 4 * (quad + 32 * j));
     }
     #pragma unroll
     for (int j = 0; j < 4; j++) {
       if (i + j >= steps) continue;
       int id = 4 * (quad + 32 * j);
-      if (id < n) f(id, v[j].x);
-      if (id + 1 < n) f(id + 1, v[j].y);
-      if (id + 2 < n) f(id + 2, v[j].z);
-      if (id + 3 < n) f(id + 3, v[j].w);
+      if (id < n) f(id, v[j][0]);
+      if (id + 1 < n) f(id + 1, v[j][1]);
+      if (id + 2 < n) f(id + 2, v[j][2]);
+      if (id + 3 < n) f(id + 3, v[j][3]);
     }
   }
 }
@@ -157,9 +159,9 @@ __device__ __forceinline__ double uniform(u32 seed, u32 draw, u32 row) {
   return ((double)high * 67108864.0 + (double)low) * (1.0 / 9007199254740992.0);
 }
 
-/* logits: (rows, columns) float32; settings: temperature, topK, topP, minP, usable ids; random: seed, draw; ids: (rows). */
+/* logits: (rows, columns); settings: temperature, topK, topP, minP, usable ids; random: seed, draw; ids: (rows). */
 extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
-  const float *logits, int stride, int columns, const float *settings, const int *random, int *ids
+  const X *logits, int stride, int columns, const float *settings, const int *random, int *ids
 ) {
   extern __shared__ u32 list[];
   __shared__ double cells[32];
@@ -170,7 +172,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
   __shared__ int owner;
   __shared__ u32 thread_keys[THREADS];
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
-  const float *row = logits + (i64)blockIdx.x * stride;
+  const X *row = logits + (i64)blockIdx.x * stride;
   const float temperature = settings[0], top_p = settings[2], min_p = settings[3];
   const int n = settings[4] < (float)columns ? (int)settings[4] : columns;
 
@@ -367,7 +369,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) sample(
     double sum = 0.0;
     #pragma unroll
     for (int j = 0; j < 4; j++) {
-      w[j] = id + j < n ? weigh(id + j, row[id + j]) : 0.0f;
+      w[j] = id + j < n ? weigh(id + j, to_float(row[id + j])) : 0.0f;
       sum += (double)w[j];
     }
     return sum;

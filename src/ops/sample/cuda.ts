@@ -1,7 +1,7 @@
 /** CUDA launch of `sample`: a block a row. */
 
 import { streamOf } from '../../tensor/random.ts';
-import { type CudaKernel, defines, i32, rowOperand } from '../cuda-kernel.ts';
+import { type CudaKernel, defines, i32, rowOperand, typeOf } from '../cuda-kernel.ts';
 import { SAMPLE_SHARED_BYTES, SAMPLE_SOURCE } from './cuda-source.ts';
 
 export const sampleCuda: CudaKernel = {
@@ -10,7 +10,7 @@ export const sampleCuda: CudaKernel = {
     return [
       {
         kind: 'kernel',
-        source: defines({ STREAM: `${streamOf('sample')}u` }) + SAMPLE_SOURCE,
+        source: defines({ X: typeOf(node, 'logits'), STREAM: `${streamOf('sample')}u` }) + SAMPLE_SOURCE,
         entry: 'sample',
         grid: [rows],
         block: 1024,
