@@ -1,6 +1,6 @@
 /**
  * CUDA text of the chunked gradient's second kernel: chunks from the last to the first, with the adjoint of the state
- * carried in registers. Follows `CHUNKED_SOURCE`.
+ * carried in registers. Follows `ADJOINT_UNIT_SOURCE`.
  *
  * Of a chunk with S0 the state before it, E the adjoint of the state behind it, a the sums of dt A up to and with a step,
  * L[j][i] = exp(a[i] - a[j]) for i >= j, K[j][i] = (b[j].c[i]) and O[j][i] = x[j].dy[i] of a head:
@@ -15,215 +15,12 @@
  */
 
 export const ADJOINT_SOURCE = String.raw`
-#define NT (PW / 8)
-#define KT ((PW + 15) / 16)
-/* Blocks of 16 columns of db or dc that a warp has at a time; 4 warps for each. */
-#define DN (NP >= 128 ? 2 : 1)
-#define WS (Q + 8)
-#define VECTORS (R / 8)
-/* Steps with A dt beyond this leave nothing: D is 0 there, and sums over steps begin anew. */
-#define CUT 27.0f
-
-/* Shared memory; what begins a line after another's end is not in use at the same time. */
-struct Memory {
-  T16 b[Q * BS], c[Q * BS], x[Q * XS], dy[Q * XS], adjoint[R * BS], state[R * BS];
-  /* K of the 10 blocks of 16 x 16 on and above the diagonal, as lanes hold them; sums of W; W itself (T16 [Q][WS]). */
-  float k[10 * 256], w[10 * 256];
-  float steps[HEADS * Q], logs[HEADS * Q], slopes[HEADS * Q];
-  /* x.u; exp(a) dy S0 c - row sums of w; dt exp(a[Q] - a) x E b; column sums of w by the warp's parity. */
-  float direct[UNITS * Q], along[UNITS * Q], ahead[UNITS * Q], across[2][UNITS * Q];
-  /* <E, S0> of 8 rows, by column group of the state's warps; sums of ddt and A dt D of each head. */
-  float inner[R / 8][WN], sums[HEADS][2];
-};
-
-__device__ __forceinline__ float sum_over_columns(float x) {
-  x += __shfl_xor_sync(FULL_WARP, x, 1);
-  return x + __shfl_xor_sync(FULL_WARP, x, 2);
-}
-
-/* Two neighbouring elements. */
-template <typename T> __device__ __forceinline__ void store_pair(T *to, float low, float high) { *(u32 *)to = pack2<T>(low, high); }
-__device__ __forceinline__ void store_pair(float *to, float low, float high) { *(float2 *)to = make_float2(low, high); }
-
-/* Sums of (16 steps of each of two strips) x (PW rows of a state): steps' rows (Q, NP) times the state's. */
-__device__ __forceinline__ void times_state(float (&sum)[2][NT][4], const T16 *steps, const T16 *state, const int (&strip)[2]) {
-  #pragma unroll
-  for (int p = 0; p < NT; p++) {
-    #pragma unroll
-    for (int e = 0; e < 4; e++) sum[0][p][e] = sum[1][p][e] = 0.0f;
-  }
-  int lane = threadIdx.x & 31;
-  #pragma unroll 4
-  for (int n = 0; n < NP; n += 16) {
-    u32 a[2][4];
-    ldmatrix4(a[0], left_rows(steps, BS, 16 * strip[0], n));
-    ldmatrix4(a[1], left_rows(steps, BS, 16 * strip[1], n));
-    #pragma unroll
-    for (int p = 0; p < NT; p += 2) {
-      if (p + 1 < NT) {
-        u32 b[4];
-        ldmatrix4(b, right_columns(state, BS, 8 * p, n));
-        mma_pair(sum[0][p], sum[0][p + 1 < NT ? p + 1 : p], a[0], b);
-        mma_pair(sum[1][p], sum[1][p + 1 < NT ? p + 1 : p], a[1], b);
-      } else {
-        u32 b[2];
-        ldmatrix2(b, state + (8 * p + (lane & 7)) * BS + n + ((lane >> 3) & 1) * 8);
-        mma16816<T16>(sum[0][p], a[0], b);
-        mma16816<T16>(sum[1][p], a[1], b);
-      }
-    }
-  }
-}
-
-/* Dot products over the unit's channels of sums (as above) and rows of x or dy at the same place. */
-__device__ __forceinline__ void row_products(float (&out)[2][2], const float (&sum)[2][NT][4], const T16 *rows, const int (&strip)[2]) {
-  int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-  #pragma unroll
-  for (int s = 0; s < 2; s++) {
-    #pragma unroll
-    for (int j = 0; j < 2; j++) {
-      float total = 0.0f;
-      #pragma unroll
-      for (int p = 0; p < NT; p++) {
-        float low, high;
-        unpack2(*(const u32 *)(rows + (16 * strip[s] + g + 8 * j) * XS + 8 * p + 2 * t), low, high);
-        total += low * sum[s][p][2 * j] + high * sum[s][p][2 * j + 1];
-      }
-      out[s][j] = sum_over_columns(total);
-    }
-  }
-}
-
-/* What a warp holds of W: at most 4 blocks right of the first strip's diagonal and 2 of the second's. */
-struct Weights {
-  float v[6][8];
-
-  /* Place in Memory.k of block i, its strip and whether there is such a block. */
-  __device__ __forceinline__ static bool place(int i, const int (&strip)[2], int &at) {
-    int s = i < 4 ? strip[0] : strip[1], right = i < 4 ? i : i - 4;
-    at = (s * (9 - s) / 2 + right) * 256 + (threadIdx.x & 31) * 4;
-    return s + right < 4;
-  }
-};
-
-/* Everything of one unit in two strips but what passes between chunks' ends. Writes dx, its rows count from the chunk's first. */
-__device__ __forceinline__ void unit_step(Memory &m, Weights &w, int unit, int parity, const int (&strip)[2], const float *d,
-    int d_per_channel, TDX *dx, int dx_stride, int count, int first_head) {
-  int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, head = unit / PARTS, column = unit * PW;
-  const float *steps = m.steps + head * Q, *logs = m.logs + head * Q;
-  float last = logs[Q - 1], u[2][NT][4], along[2][2], ahead[2][2];
-  times_state(u, m.c, m.state + column * BS, strip);
-  row_products(along, u, m.dy + column, strip);
-  times_state(u, m.b, m.adjoint + column * BS, strip);
-  row_products(ahead, u, m.x + column, strip);
-  #pragma unroll
-  for (int s = 0; s < 2; s++) {
-    int row = 16 * strip[s] + g;
-    float log[2], step[2], net[2] = {0.0f, 0.0f}, own[2] = {0.0f, 0.0f};
-    #pragma unroll
-    for (int j = 0; j < 2; j++) {
-      log[j] = logs[row + 8 * j];
-      step[j] = steps[row + 8 * j];
-      float left = fast_exp2(last - log[j]);
-      ahead[s][j] *= left;
-      #pragma unroll
-      for (int p = 0; p < NT; p++) u[s][p][2 * j] *= left, u[s][p][2 * j + 1] *= left;
-    }
-    u32 xa[KT][4];
-    #pragma unroll
-    for (int k = 0; k < KT; k++) {
-      ldmatrix4(xa[k], left_rows(m.x, XS, 16 * strip[s], column + 16 * k));
-      if (16 * k + 8 >= PW) xa[k][2] = 0u, xa[k][3] = 0u;
-    }
-    #pragma unroll
-    for (int right = 0; right < (s ? 2 : 4); right++) {
-      int i0 = 16 * (strip[s] + right), at;
-      if (!Weights::place(4 * s + right, strip, at)) continue;
-      float o[2][4] = {}, columns[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-      #pragma unroll
-      for (int k = 0; k < KT; k++) {
-        u32 b[4];
-        ldmatrix4(b, right_columns(m.dy, XS, i0, column + 16 * k));
-        mma_pair(o[0], o[1], xa[k], b);
-      }
-      u32 a[4];
-      #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        float4 k4 = *(const float4 *)(m.k + at + 128 * half);
-        float2 to = *(const float2 *)(logs + i0 + 8 * half + 2 * t);
-        float k[4] = {k4.x, k4.y, k4.z, k4.w}, l[4];
-        #pragma unroll
-        for (int e = 0; e < 4; e++) {
-          int j = e >> 1, distance = 8 * half + 2 * t + (e & 1) - g - 8 * j;
-          float decay = fast_exp2((e & 1 ? to.y : to.x) - log[j]);
-          if (right == 0 && distance < 0) decay = 0.0f;
-          l[e] = decay * k[e];
-          float product = l[e] * o[half][e];
-          w.v[4 * s + right][4 * half + e] += decay * step[j] * o[half][e];
-          if (right == 0 && distance == 0) own[j] += product, product = 0.0f;
-          net[j] += product;
-          columns[2 * half + (e & 1)] += step[j] * product;
-        }
-        a[2 * half] = pack2<T16>(l[0], l[1]);
-        a[2 * half + 1] = pack2<T16>(l[2], l[3]);
-      }
-      #pragma unroll
-      for (int p = 0; p < NT; p += 2) {
-        if (p + 1 < NT) {
-          u32 b[4];
-          ldmatrix4_transposed(b, right_rows(m.dy, XS, i0, column + 8 * p));
-          mma_pair(u[s][p], u[s][p + 1 < NT ? p + 1 : p], a, b);
-        } else {
-          u32 b[2];
-          ldmatrix2_transposed(b, m.dy + (i0 + (lane & 15)) * XS + column + 8 * p);
-          mma16816<T16>(u[s][p], a, b);
-        }
-      }
-      /* Of the sums over the 16 rows, a lane ends with that of half g & 1, its column g >> 1 & 1. */
-      bool second = g & 1, odd = g & 2;
-      float low = (second ? columns[2] : columns[0]) + __shfl_xor_sync(FULL_WARP, second ? columns[0] : columns[2], 4);
-      float high = (second ? columns[3] : columns[1]) + __shfl_xor_sync(FULL_WARP, second ? columns[1] : columns[3], 4);
-      float sum = (odd ? high : low) + __shfl_xor_sync(FULL_WARP, odd ? low : high, 8);
-      sum += __shfl_xor_sync(FULL_WARP, sum, 16);
-      if (g < 4) m.across[parity][unit * Q + i0 + 8 * (g & 1) + 2 * t + (g >> 1)] += sum;
-    }
-    #pragma unroll
-    for (int j = 0; j < 2; j++) {
-      int at = unit * Q + row + 8 * j;
-      net[j] = sum_over_columns(net[j]);
-      own[j] = sum_over_columns(own[j]);
-      if (t == 0) {
-        m.direct[at] = net[j] + own[j] + ahead[s][j];
-        m.along[at] = fast_exp2(log[j]) * along[s][j] - step[j] * net[j];
-        m.ahead[at] = step[j] * ahead[s][j];
-      }
-      if (row + 8 * j >= count) continue;
-      #pragma unroll
-      for (int p = 0; p < NT; p++) {
-        int of_head = unit % PARTS * PW + 8 * p + 2 * t, channel = (first_head + head) * P + of_head;
-        if (of_head >= P) continue;
-        float low, high, skip = d[d_per_channel ? channel : first_head + head], skip_high = skip;
-        if (d_per_channel && of_head + 1 < P) skip_high = d[channel + 1];
-        unpack2(*(const u32 *)(m.dy + (row + 8 * j) * XS + column + 8 * p + 2 * t), low, high);
-        low = skip * low + step[j] * u[s][p][2 * j];
-        high = skip_high * high + step[j] * u[s][p][2 * j + 1];
-        TDX *to = dx + (i64)(row + 8 * j) * dx_stride + channel;
-        if constexpr (P % 2 == 0) {
-          store_pair(to, low, high);
-        } else {
-          to[0] = from_float<TDX>(low);
-          if (of_head + 1 < P) to[1] = from_float<TDX>(high);
-        }
-      }
-    }
-  }
-}
-
 /* K = b c' on and above the diagonal. */
-__device__ __forceinline__ void products(Memory &m) {
+__device__ __forceinline__ void products(Memory &m, int strips) {
   int lane = threadIdx.x & 31;
   for (int i = threadIdx.x >> 5; i < 10; i += THREADS / 32) {
     int j = i < 4 ? 0 : i < 7 ? 1 : i < 9 ? 2 : 3, column = i - j * (9 - j) / 2 + j;
+    if (column >= strips) continue;
     float k[2][4] = {};
     #pragma unroll 4
     for (int n = 0; n < NP; n += 16) {
@@ -239,21 +36,24 @@ __device__ __forceinline__ void products(Memory &m) {
 }
 
 /* What the heads give to db (warps 0 to 3) and dc of the chunk; the weights are in m.k, x and dy carry their factors. */
-__device__ __forceinline__ void state_gradients(Memory &m, T16 *db, T16 *dc, int count) {
+__device__ __forceinline__ void state_gradients(Memory &m, T16 *db, T16 *dc, int count, bool has_state,
+    bool has_adjoint) {
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   bool is_c = warp >= 4;
+  int strips = (count + 15) >> 4, carried = (is_c ? has_state : has_adjoint) ? R : 0;
   const T16 *weights = (const T16 *)m.k, *near = is_c ? m.b : m.c, *rows = is_c ? m.dy : m.x, *state = is_c ? m.state : m.adjoint;
   T16 *out = is_c ? dc : db;
   for (int n0 = (warp & 3) * DN * 16; n0 < NP; n0 += 4 * DN * 16) {
     float sum[4][DN][2][4] = {};
     #pragma unroll
     for (int k = 0; k < 4; k++) {
+      if (k >= strips) break;
       u32 b[DN][4];
       #pragma unroll
       for (int n = 0; n < DN; n++) if (n0 + 16 * n < NP) ldmatrix4_transposed(b[n], right_rows(near, BS, 16 * k, n0 + 16 * n));
       #pragma unroll
       for (int s = 0; s < 4; s++) {
-        if (is_c ? k > s : k < s) continue;
+        if ((is_c ? k > s : k < s) || s >= strips) continue;
         u32 a[4];
         if (is_c) ldmatrix4_transposed(a, left_columns(weights, WS, 16 * k, 16 * s));
         else ldmatrix4(a, left_rows(weights, WS, 16 * s, 16 * k));
@@ -262,12 +62,13 @@ __device__ __forceinline__ void state_gradients(Memory &m, T16 *db, T16 *dc, int
       }
     }
     #pragma unroll 2
-    for (int k = 0; k < R; k += 16) {
+    for (int k = 0; k < carried; k += 16) {
       u32 b[DN][4];
       #pragma unroll
       for (int n = 0; n < DN; n++) if (n0 + 16 * n < NP) ldmatrix4_transposed(b[n], right_rows(state, BS, k, n0 + 16 * n));
       #pragma unroll
       for (int s = 0; s < 4; s++) {
+        if (s >= strips) break;
         u32 a[4];
         ldmatrix4(a, left_rows(rows, XS, 16 * s, k));
         #pragma unroll
@@ -353,47 +154,96 @@ __device__ __forceinline__ void finish_steps(Memory &m, TDDT *ddt, int ddt_strid
 }
 
 /*
- * Grid (groups of HEADS heads, batch rows of these launches). kept as chunk_states leaves it; db_parts, dc_parts: (group,
- * steps of the rows, NP); parameter_parts: (row of all, head, PARTS, 2 + PW): dDtBias, dALog (of the first unit), and dD by
- * channel (without D_PER_CHANNEL the sum of 8 at the first of them).
+ * Grid (groups of HEADS heads, batch rows of these launches, segments of the given number of chunks). states, adjoints: as
+ * chunk_states leaves them; db_parts, dc_parts: (group, steps of the rows, NP); parameter_parts: (row of all, segment, head,
+ * PARTS, 2 + PW): dDtBias, dALog (of the first unit), and dD by channel (without D_PER_CHANNEL the sum of 8 at the first).
  */
 extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX *x, int x_stride, const TB *b, int b_stride,
     const TC *c, int c_stride, const TDT *dt, int dt_stride, const TDY *dy, int dy_stride, TDX *dx, int dx_stride, TDDT *ddt,
-    int ddt_stride, const float *dt_bias, const float *a_log, const float *d, const T16 *kept, T16 *db_parts, T16 *dc_parts,
-    float *parameter_parts, int first_row, int length, int all_heads, float dt_min, float dt_max) {
+    int ddt_stride, const float *dt_bias, const float *a_log, const float *d, const T16 *states, const T16 *adjoints,
+    T16 *db_parts, T16 *dc_parts, float *parameter_parts, int first_row, int length, int all_heads, int segment, float dt_min, float dt_max) {
   extern __shared__ __align__(16) u8 memory[];
   Memory &m = *(Memory *)memory;
   int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3, parity = warp & 1, turn = warp >> 1;
   int strip[2] = {parity, 3 - parity};
   int head = blockIdx.x * HEADS, heads = min(HEADS, all_heads - head), chunks = (length + Q - 1) / Q;
+  int first_chunk = blockIdx.z * segment, end_chunk = min(first_chunk + segment, chunks);
   i64 in = (i64)(first_row + blockIdx.y) * length;
   State adjoint = {};
   float skip[D_PER_CHANNEL ? 8 : 1] = {};
   int vector = tid % VECTORS, vector_row = tid / VECTORS, vector_head = vector * 8 / HP;
   zero_shared(memory, sizeof(Memory));
-  for (int chunk = chunks - 1; chunk >= 0; chunk--) {
-    int count = min(Q, length - chunk * Q);
-    i64 first = in + chunk * Q;
+  __syncthreads();
+  /* x and the state before a chunk; their memory is free sooner than the others'. */
+  auto load_first = [&](int chunk) {
+    load_channels(m.x, x, x_stride, in + chunk * Q, min(Q, length - chunk * Q), head, heads);
+    const T16 *state = states + (((i64)blockIdx.y * chunks + chunk) * all_heads + head) * HP * NP;
+    if (chunk > 0) {
+      for (int i = tid; i < heads * HP * (NP / 8); i += THREADS) {
+        copy_async16(m.state + i / (NP / 8) * BS + i % (NP / 8) * 8, state + (i64)i * 8, true);
+      }
+    }
+    copy_async_commit();
+  };
+  load_first(end_chunk - 1);
+  float raw[RAW][2];
+  load_raw_steps(raw, dt, dt_stride, in + (end_chunk - 1) * Q, min(Q, length - (end_chunk - 1) * Q), head, heads);
+  if (end_chunk < chunks) {
+    const T16 *from = adjoints + (((i64)blockIdx.y * gridDim.z + blockIdx.z) * all_heads + head) * HP * NP;
+    for (int i = tid; i < heads * HP * (NP / 8); i += THREADS) {
+      *(uint4 *)(m.adjoint + i / (NP / 8) * BS + i % (NP / 8) * 8) = *(const uint4 *)(from + (i64)i * 8);
+    }
     __syncthreads();
-    load_channels(m.x, x, x_stride, first, count, head, heads);
+    #pragma unroll
+    for (int i = 0; i < MT; i++) {
+      if (adjoint.row(i) >= R) continue;
+      #pragma unroll
+      for (int n = 0; n < 2 * UN; n++) {
+        if (adjoint.column(n >> 1) >= NP) continue;
+        float *v = adjoint.v[i][n >> 1][n & 1];
+        const T16 *kept = m.adjoint + (adjoint.row(i) + g) * BS + adjoint.column(n >> 1) + 8 * (n & 1) + 2 * t;
+        unpack2(*(const u32 *)kept, v[0], v[1]);
+        unpack2(*(const u32 *)(kept + 8 * BS), v[2], v[3]);
+      }
+    }
+  }
+  for (int chunk = end_chunk - 1; chunk >= first_chunk; chunk--) {
+    int count = min(Q, length - chunk * Q), strips = (count + 15) >> 4;
+    i64 first = in + chunk * Q;
+    bool has_state = chunk > 0, has_adjoint = chunk < chunks - 1;
+    __syncthreads();
     load_channels(m.dy, dy, dy_stride, first, count, head, heads);
     load_state_rows(m.b, b, b_stride, first, count);
     load_state_rows(m.c, c, c_stride, first, count);
-    const T16 *state = kept + (((i64)blockIdx.y * chunks + chunk) * all_heads + head) * HP * NP;
-    for (int i = tid; i < heads * HP * (NP / 8); i += THREADS) {
-      copy_async16(m.state + i / (NP / 8) * BS + i % (NP / 8) * 8, chunk ? state + (i64)i * 8 : kept, chunk > 0);
-    }
     copy_async_commit();
-    load_steps<true>(m.steps, m.logs, m.slopes, dt, dt_stride, first, count, head, heads, dt_bias, a_log, dt_min, dt_max);
-    for (int i = tid; i < UNITS * Q; i += THREADS) m.across[0][i] = m.across[1][i] = 0.0f;
+    find_steps<true>(m.steps, m.logs, m.slopes, raw, count, head, heads, dt_bias, a_log, dt_min, dt_max);
+    for (int i = tid; i < UNITS * Q; i += THREADS) {
+      m.across[0][i] = m.across[1][i] = 0.0f;
+      if (count < Q) m.direct[i] = m.along[i] = m.ahead[i] = 0.0f;
+    }
     copy_async_wait<0>();
     __syncthreads();
-    products(m);
+    if (chunk > first_chunk) {
+      /* The next chunk's operands on their way to the second-level cache. */
+      i64 next = first - Q;
+      int step = tid >> 2, line = tid & 3;
+      prefetch_row(x + (next + step) * x_stride + (i64)head * P, heads * P * sizeof(TX), line);
+      prefetch_row(dy + (next + step) * dy_stride + (i64)head * P, heads * P * sizeof(TDY), line);
+      prefetch_row(b + (next + step) * b_stride, N * sizeof(TB), line);
+      prefetch_row(c + (next + step) * c_stride, N * sizeof(TC), line);
+      if (line == 0) prefetch_l2(dt + (next + step) * dt_stride + head);
+      if (chunk > 1) {
+        const u8 *state = (const u8 *)(states + (((i64)blockIdx.y * chunks + chunk - 1) * all_heads + head) * HP * NP);
+        for (int at = tid * 128; at < heads * HP * NP * 2; at += THREADS * 128) prefetch_l2(state + at);
+      }
+    }
+    products(m, strips);
     __syncthreads();
 
     Weights w = {};
     for (int unit = turn; unit < heads * PARTS; unit += 4) {
-      unit_step(m, w, unit, parity, strip, d, D_PER_CHANNEL, dx + first * dx_stride, dx_stride, count, head);
+      unit_step(m, w, unit, parity, strip, d, dx + first * dx_stride, dx_stride, count, head, has_state,
+        has_adjoint);
     }
     __syncthreads();
 
@@ -401,7 +251,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     #pragma unroll
     for (int i = 0; i < 6; i++) {
       int at;
-      if (!Weights::place(i, strip, at) || turn < 2) continue;
+      if (!Weights::place(i, strip, strips, at) || turn < 2) continue;
       float *to = (turn == 2 ? m.k : m.w) + at;
       *(float4 *)to = make_float4(w.v[i][0], w.v[i][1], w.v[i][2], w.v[i][3]);
       *(float4 *)(to + 128) = make_float4(w.v[i][4], w.v[i][5], w.v[i][6], w.v[i][7]);
@@ -429,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     #pragma unroll
     for (int i = 0; i < 6; i++) {
       int at;
-      if (!Weights::place(i, strip, at) || turn >= 2) continue;
+      if (!Weights::place(i, strip, strips, at) || turn >= 2) continue;
       float *from = (turn ? m.w : m.k) + at;
       float low[4], high[4];
       load_row(low, from);
@@ -451,6 +301,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
         for (int n = 0; n < 2 * UN; n++) {
           if (adjoint.column(n >> 1) >= NP) continue;
           float low, high, *v = adjoint.v[i][n >> 1][n & 1];
+          if (!has_state || !has_adjoint) continue;
           unpack2(*(const u32 *)(m.state + (adjoint.row(i) + 8 * j + g) * BS + adjoint.column(n >> 1) + 8 * (n & 1) + 2 * t), low, high);
           sum += low * v[2 * j] + high * v[2 * j + 1];
         }
@@ -464,7 +315,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
       #pragma unroll
       for (int i = 0; i < 6; i++) {
         int at, j = i < 4 ? 0 : 1, right = i < 4 ? i : i - 4;
-        if (!Weights::place(i, strip, at)) continue;
+        if (!Weights::place(i, strip, strips, at)) continue;
         #pragma unroll
         for (int half = 0; half < 2; half++) {
           float4 more = *(const float4 *)(m.w + at + 128 * half);
@@ -479,10 +330,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
 
     finish_steps(m, ddt + first * ddt_stride, ddt_stride, a_log, count, head, heads);
     i64 part = (((i64)blockIdx.x * gridDim.y + blockIdx.y) * length + chunk * Q) * NP;
-    state_gradients(m, db_parts + part, dc_parts + part, count);
-    if (chunk == 0) break;
+    state_gradients(m, db_parts + part, dc_parts + part, count, has_state, has_adjoint);
+    if (chunk == first_chunk) break;
     __syncthreads();
-    adjoint.update(m.dy, m.c, m.logs);
+    load_first(chunk - 1);
+    load_raw_steps(raw, dt, dt_stride, first - Q, Q, head, heads);
+    adjoint.update(m.dy, m.c, m.logs, count);
     #pragma unroll
     for (int i = 0; i < MT; i++) {
       if (adjoint.row(i) >= R) continue;
@@ -503,7 +356,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     for (int i = 0; i < 8; i++) m.k[vector_row * R + vector * 8 + i] = D_PER_CHANNEL ? skip[D_PER_CHANNEL ? i : 0] : i ? 0.0f : skip[0];
   }
   __syncthreads();
-  float *parameters = parameter_parts + ((i64)(first_row + blockIdx.y) * all_heads + head) * PARTS * (2 + PW);
+  float *parameters = parameter_parts + (((i64)(first_row + blockIdx.y) * gridDim.z + blockIdx.z) * all_heads + head) * PARTS * (2 + PW);
   for (int i = tid; i < heads * PARTS * (2 + PW); i += THREADS) {
     int unit = i / (2 + PW), k = i % (2 + PW);
     float sum = 0.0f;
@@ -512,9 +365,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     parameters[i] = sum;
   }
   if (head + heads < all_heads) return;
-  int channels = all_heads * P, pads = -channels & 15;
-  for (int i = tid; i < length * pads; i += THREADS) dx[(in + i / pads) * dx_stride + channels + i % pads] = from_float<TDX>(0.0f);
+  int channels = all_heads * P, pads = -channels & 15, steps = min(end_chunk * Q, length) - first_chunk * Q;
+  in += first_chunk * Q;
+  for (int i = tid; i < steps * pads; i += THREADS) dx[(in + i / pads) * dx_stride + channels + i % pads] = from_float<TDX>(0.0f);
   pads = -all_heads & 15;
-  for (int i = tid; i < length * pads; i += THREADS) ddt[(in + i / pads) * ddt_stride + all_heads + i % pads] = from_float<TDDT>(0.0f);
+  for (int i = tid; i < steps * pads; i += THREADS) ddt[(in + i / pads) * ddt_stride + all_heads + i % pads] = from_float<TDDT>(0.0f);
 }
 `;

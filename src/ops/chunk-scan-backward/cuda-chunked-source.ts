@@ -122,19 +122,33 @@ __device__ __forceinline__ void zero_shared(void *from, int bytes) {
 
 __device__ __forceinline__ float rate_of(const float *a_log, int head) { return fminf(expf(a_log[head]), 3e38f); }
 
+/* dt as it comes: a lane has two steps of the heads warp, warp + 8, .. of the block. */
+#define RAW ((HEADS + 7) / 8)
+__device__ __forceinline__ void load_raw_steps(float (&raw)[RAW][2], const TDT *dt, int dt_stride, i64 first, int count, int head, int heads) {
+  #pragma unroll
+  for (int i = 0; i < RAW; i++) {
+    int h = (threadIdx.x >> 5) + 8 * i, s = 2 * (threadIdx.x & 31);
+    #pragma unroll
+    for (int j = 0; j < 2; j++) raw[i][j] = h < heads && s + j < count ? to_float(dt[(first + s + j) * dt_stride + head + h]) : 0.0f;
+  }
+}
+
 /*
  * Of a chunk and the heads from head on: steps dt and logs (base 2) of the product of the decays up to and with each
  * step, [HEADS][Q]; slopes of ddt too where wanted. Steps from count on have dt = 0.
  */
-template <bool SLOPES> __device__ __forceinline__ void load_steps(float *steps, float *logs, float *slopes, const TDT *dt, int dt_stride,
-    i64 first, int count, int head, int heads, const float *dt_bias, const float *a_log, float dt_min, float dt_max) {
+template <bool SLOPES> __device__ __forceinline__ void find_steps(float *steps, float *logs, float *slopes, const float (&raws)[RAW][2],
+    int count, int head, int heads, const float *dt_bias, const float *a_log, float dt_min, float dt_max) {
   int lane = threadIdx.x & 31;
-  for (int h = threadIdx.x >> 5; h < heads; h += THREADS / 32) {
+  #pragma unroll
+  for (int i = 0; i < RAW; i++) {
+    int h = (threadIdx.x >> 5) + 8 * i;
+    if (h >= heads) break;
     float bias = dt_bias[head + h], rate = rate_of(a_log, head + h) * -1.4426950408889634f, step[2], log[2];
     #pragma unroll
     for (int j = 0; j < 2; j++) {
       int s = 2 * lane + j;
-      float raw = s < count ? to_float(dt[(first + s) * dt_stride + head + h]) + bias : 0.0f, soft = softplus(raw);
+      float raw = raws[i][j] + bias, soft = softplus(raw);
       step[j] = s < count ? fminf(fmaxf(soft, dt_min), dt_max) : 0.0f;
       log[j] = s < count ? fmaxf(rate * step[j], LEAST_LOG) : 0.0f;
       steps[h * Q + s] = step[j];
@@ -165,8 +179,8 @@ struct State {
   __device__ __forceinline__ static int row(int m) { return ((threadIdx.x >> 5) / WN + WR * m) * 16; }
   __device__ __forceinline__ static int column(int n) { return ((threadIdx.x >> 5) % WN * UN + n) * 16; }
 
-  /* Times what the chunk leaves of it, plus rows' (Q, R) columns (Q, NP). */
-  __device__ __forceinline__ void update(const T16 *rows, const T16 *columns, const float *logs) {
+  /* Times what the chunk leaves of it, plus rows' (Q, R) columns (Q, NP), of which count steps are not zero. */
+  __device__ __forceinline__ void update(const T16 *rows, const T16 *columns, const float *logs, int count) {
     int g = (threadIdx.x & 31) >> 2;
     #pragma unroll
     for (int m = 0; m < MT; m++) {
@@ -185,6 +199,7 @@ struct State {
     }
     #pragma unroll
     for (int k = 0; k < Q; k += 16) {
+      if (k >= count) break;
       u32 a[MT][4];
       #pragma unroll
       for (int m = 0; m < MT; m++) if (row(m) < R) ldmatrix4_transposed(a[m], left_columns(rows, XS, k, row(m)));

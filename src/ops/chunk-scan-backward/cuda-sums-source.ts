@@ -2,24 +2,25 @@
 
 export const SUMS_SOURCE = String.raw`
 /*
- * db and dc: the sum of parts (count, rows, NS) of TPART. Grid (blocks, 2); a thread has 4 columns of a row of NS = N
+ * db and dc: the sum of parts (count, rows, NS) of TPART. Grid (blocks, 2); a thread has 8 columns of a row of NS = N
  * rounded up to 16 columns.
  */
 extern "C" __global__ void __launch_bounds__(256) sum_parts(const TPART *db_parts, const TPART *dc_parts, TDB *db, int db_stride,
     TDC *dc, int dc_stride, int first_row, int rows, int count) {
   int i = blockIdx.x * 256 + threadIdx.x;
-  if (i >= rows * (NS / 4)) return;
-  int row = i / (NS / 4), n = i % (NS / 4) * 4;
+  if (i >= rows * (NS / 8)) return;
+  int row = i / (NS / 8), n = i % (NS / 8) * 8;
   const TPART *from = (blockIdx.y ? dc_parts : db_parts) + (i64)row * NS + n;
-  float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+  float sum[8] = {};
+  #pragma unroll 4
   for (int g = 0; g < count; g++, from += (i64)rows * NS) {
-    float v[4];
+    float v[8];
     load_row(v, from);
     #pragma unroll
-    for (int j = 0; j < 4; j++) sum[j] += v[j];
+    for (int j = 0; j < 8; j++) sum[j] += v[j];
   }
   #pragma unroll
-  for (int j = 0; j < 4; j++) if (n + j >= N) sum[j] = 0.0f;
+  for (int j = 0; j < 8; j++) if (n + j >= N) sum[j] = 0.0f;
   if (blockIdx.y) store_row(dc + (i64)(first_row + row) * dc_stride + n, sum);
   else store_row(db + (i64)(first_row + row) * db_stride + n, sum);
 }

@@ -82,7 +82,7 @@ export function sumParts(
     kind: 'kernel',
     source: sumsSource(node, shape, part),
     entry: 'sum_parts',
-    grid: [Math.ceil((rows * shape.stateColumns) / 4 / 256), 2],
+    grid: [Math.ceil((rows * shape.stateColumns) / 8 / 256), 2],
     block: 256,
     args: [
       sums.dbParts,
@@ -117,8 +117,14 @@ export function sumSteps(
   };
 }
 
-/** Gradients of the parameters that are there, from (batch, heads, parts, 2 + part width). */
-export function addParameters(node: CudaNode, shape: ScanShape, part: CudaElement, parts: bigint): readonly KernelLaunch[] {
+/** Gradients of the parameters that are there, from (batch, segments, heads, parts, 2 + part width). */
+export function addParameters(
+  node: CudaNode,
+  shape: ScanShape,
+  part: CudaElement,
+  parts: bigint,
+  segments: number,
+): readonly KernelLaunch[] {
   if (!['dDtBias', 'dALog', 'dD'].some((name) => node.has(name))) return [];
   return [
     {
@@ -133,7 +139,7 @@ export function addParameters(node: CudaNode, shape: ScanShape, part: CudaElemen
         parameterOperand(node, 'dALog'),
         parameterOperand(node, 'dD'),
         i32(Number(node.flag('dHasHdim'))),
-        i32(shape.batch),
+        i32(shape.batch * segments),
         i32(shape.heads),
       ],
     },
