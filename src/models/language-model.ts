@@ -5,9 +5,18 @@ import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } 
 import { MatMambaError, refuseUnknownKeys, throwIfAborted } from '../errors.ts';
 import { gradientSpec } from '../graph/differentiate.ts';
 import type { Graph, Sym } from '../graph/graph.ts';
-import { embedding, lastRows, linear, linearCrossEntropy, linearCrossEntropyBackward } from '../ops/index.ts';
+import { embedding, lastRows, linear, linearCrossEntropy, linearCrossEntropyBackward, sample } from '../ops/index.ts';
+import { SAMPLE_RANDOM, SAMPLE_SETTINGS } from '../ops/sample/op.ts';
+import type { TypedArray } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
-import { type GenerateOptions, type GeneratedPiece, type Tokenizer, defaultTokenizerFor, generate } from '../text/index.ts';
+import {
+  type DeviceDraw,
+  type GenerateOptions,
+  type GeneratedPiece,
+  type Tokenizer,
+  defaultTokenizerFor,
+  generate,
+} from '../text/index.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { idInput } from './call.ts';
 import {
@@ -53,7 +62,11 @@ interface Declared {
 }
 
 /** What one program computes beside the stack. */
-type Head = { readonly kind: 'logits'; readonly count: number | 'all' } | { readonly kind: 'loss' } | { readonly kind: 'none' };
+type Head =
+  | { readonly kind: 'logits'; readonly count: number | 'all' }
+  | { readonly kind: 'draw' }
+  | { readonly kind: 'loss' }
+  | { readonly kind: 'none' };
 
 export class MatMambaLMHeadModel extends Model {
   readonly config: MambaConfig;
@@ -183,22 +196,40 @@ export class MatMambaLMHeadModel extends Model {
     const tokenizer = options.tokenizer ?? (await this.#tokenizerFor(prompt));
     const state = this.createState();
     const lengths = new Int32Array(1);
-    const step = async (ids: Int32Array, signal?: AbortSignal): Promise<Float32Array> => {
+    const feed = async (
+      ids: Int32Array,
+      last: Head,
+      more: Readonly<Record<string, TypedArray>>,
+      signal?: AbortSignal,
+    ): Promise<Float32Array> => {
       const chunks = prefillChunks(ids.length);
-      let logits: Float32Array | undefined;
+      let result: Float32Array | undefined;
       let fed = 0;
       for (const [i, size] of chunks.entries()) {
         const piece = ids.subarray(fed, fed + size);
         const padded = piece.length === size ? piece : Int32Array.from({ length: size }, (_, k) => piece[k] ?? 0);
         lengths[0] = piece.length;
         fed += piece.length;
-        const head: Head = i === chunks.length - 1 ? { kind: 'logits', count: 1 } : { kind: 'none' };
-        logits = (await this.#run(padded, 1, size, dims, head, { state, signal }, { lengths })).y;
+        const isLast = i === chunks.length - 1;
+        const head: Head = isLast ? last : { kind: 'none' };
+        result = (await this.#run(padded, 1, size, dims, head, { state, signal }, { lengths, ...(isLast ? more : {}) })).y;
       }
-      return logits!;
+      return result!;
     };
+    const step = (ids: Int32Array, signal?: AbortSignal): Promise<Float32Array> =>
+      feed(ids, { kind: 'logits', count: 1 }, {}, signal);
+    const draw = async (ids: Int32Array, how: DeviceDraw, signal?: AbortSignal): Promise<number> => {
+      const settings = Float32Array.of(how.temperature, how.topK, how.topP, how.minP, how.usable);
+      const random = Int32Array.of(how.seed | 0, how.index | 0);
+      const [id] = await feed(ids, { kind: 'draw' }, { settings, random }, signal);
+      if (id! >= 0) return id!;
+      throw new MatMambaError('WEIGHTS', 'the logits are not finite', {
+        hint: 'the weights may be damaged, or too large for the dtype',
+      });
+    };
+    const draws = !('sample' in this.runtime.backend.capabilities().unsupported);
     try {
-      yield* generate({ vocabSize: this.vocabSize, step }, tokenizer, prompt, options);
+      yield* generate({ vocabSize: this.vocabSize, step, ...(draws ? { draw } : {}) }, tokenizer, prompt, options);
     } finally {
       state.dispose();
     }
@@ -304,7 +335,7 @@ export class MatMambaLMHeadModel extends Model {
     return logits;
   }
 
-  /** Runs the program of this shape; `lengths` and `targets` are its further inputs. */
+  /** Runs the program of this shape; `more` are its further inputs: lengths, targets, what a draw needs. */
   async #run(
     ids: Int32Array,
     batch: number,
@@ -312,11 +343,11 @@ export class MatMambaLMHeadModel extends Model {
     dims: readonly number[],
     head: Head,
     options: CallOptions & { readonly state?: ModelState | undefined },
-    more: { readonly lengths?: Int32Array | undefined; readonly targets?: Int32Array | undefined },
+    more: Readonly<Record<string, TypedArray | undefined>>,
   ): Promise<Record<string, Float32Array>> {
     throwIfAborted(options.signal);
     const slots = options.state?.slotsFor(this, batch);
-    const lengths = more.lengths ?? (slots ? new Int32Array(batch).fill(length) : undefined);
+    const lengths = more['lengths'] ?? (slots ? new Int32Array(batch).fill(length) : undefined);
     const key = [
       head.kind,
       head.kind === 'logits' ? head.count : '',
@@ -328,12 +359,8 @@ export class MatMambaLMHeadModel extends Model {
     ].join('/');
     const trace = (graph: Graph): void =>
       this.#trace(graph, batch, length, dims, head, slots !== undefined, lengths !== undefined);
-    const inputs = {
-      ids,
-      ...(slots ? { slots } : {}),
-      ...(lengths ? { lengths } : {}),
-      ...(more.targets ? { targets: more.targets } : {}),
-    };
+    const given = { ids, slots, ...more, lengths };
+    const inputs = Object.fromEntries(Object.entries(given).flatMap(([name, data]) => (data ? [[name, data] as const] : [])));
     return this.runtime.run(key, trace, inputs, options);
   }
 
@@ -362,9 +389,17 @@ export class MatMambaLMHeadModel extends Model {
         graph.output('y', linearCrossEntropy({ x: y, weight, targets }).loss);
         return;
       }
-      const everyRow = head.count === 'all' || (head.count === length && !lengths);
-      const rows: Sym = everyRow ? y : lastRows({ x: y, lengths }, { count: head.count }).y;
-      graph.output('y', linear({ x: rows, weight }, { segments: [{ start: 0, count: this.vocabSize }] }).y);
+      const count = head.kind === 'draw' ? 1 : head.count;
+      const everyRow = count === 'all' || (count === length && !lengths);
+      const rows: Sym = everyRow ? y : lastRows({ x: y, lengths }, { count }).y;
+      const logits = linear({ x: rows, weight }, { segments: [{ start: 0, count: this.vocabSize }] }).y;
+      if (head.kind === 'logits') {
+        graph.output('y', logits);
+        return;
+      }
+      const settings = graph.input('settings', [SAMPLE_SETTINGS], 'f32');
+      const random = graph.input('random', [SAMPLE_RANDOM], 'i32');
+      graph.output('y', sample({ logits, settings, random }).ids);
     });
   }
 }

@@ -136,7 +136,7 @@ export interface FillLaunch {
 export type CudaLaunch = KernelLaunch | GemmLaunch | FillLaunch;
 
 export interface CudaKernel {
-  /** Outputs that stay float32 in a 16-bit precision. */
+  /** Outputs, and inputs as their ops write them, that stay float32 in a 16-bit precision. */
   readonly wide?: readonly string[];
   /** Bytes of scratch memory that the node needs while it runs (pointers are 0 when this is asked). */
   scratchBytes?(node: CudaNode): number;

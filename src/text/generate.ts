@@ -54,9 +54,19 @@ export interface GeneratedPiece {
   readonly finishReason?: FinishReason;
 }
 
+/** How a device draws a token; as `Sampler` does. */
+export interface DeviceDraw extends Pick<Sampler, 'temperature' | 'topK' | 'topP' | 'minP' | 'seed'> {
+  /** Ids from here on are never drawn. */
+  readonly usable: number;
+  /** Draws before this one. */
+  readonly index: number;
+}
+
 /** What generates: a model with the state of one sequence. */
 export interface NextTokenModel {
   readonly vocabSize: number;
+  /** Feeds ids as `step` does and draws the next one where the logits are; absent where only the host draws. */
+  draw?(ids: Int32Array, how: DeviceDraw, signal?: AbortSignal): Promise<number>;
   /** Feeds ids (T >= 1) after those fed before; returns the logits (V) of the token that follows the last one. */
   step(ids: Int32Array, signal?: AbortSignal): Promise<Float32Array>;
 }
@@ -86,13 +96,19 @@ export async function* generate(
   }
   const words = options.tokenizer ?? tokenizer;
   const output = new OutputText(words, options.stop);
-  const sampler = new Sampler(pickSamplerOptions(options), Math.min(model.vocabSize, words?.vocabSize ?? Infinity));
+  const usable = Math.min(model.vocabSize, words?.vocabSize ?? Infinity);
+  const sampler = new Sampler(pickSamplerOptions(options), usable);
+  const { temperature, topK, topP, minP, seed } = sampler;
+  const draw = { temperature, topK, topP, minP, seed, usable };
   let fed = promptIds(prompt, words, model.vocabSize);
   const history = Array.from(fed);
   const end = ignoreEnd ? undefined : words?.endTokenId;
 
   for (let made = 1; ; made++) {
-    const id = sampler.sample(await step(model, fed, signal), history);
+    const id =
+      model.draw && drawsOnDevice(sampler)
+        ? await abortable(model.draw(fed, { ...draw, index: made - 1 }, signal), signal)
+        : sampler.sample(await step(model, fed, signal), history);
     if (id === end) {
       yield output.finish('end');
       return;
@@ -105,18 +121,24 @@ export async function* generate(
   }
 }
 
+/** The penalty needs the history; devices take seeds of 32 bits. */
+function drawsOnDevice({ repetitionPenalty, seed }: Sampler): boolean {
+  return repetitionPenalty === 1 && seed < 2 ** 32;
+}
+
+/** What the model does, with the signal looked at afterwards: what it cut short may fail in any way. */
+async function abortable<R>(work: Promise<R>, signal: AbortSignal | undefined): Promise<R> {
+  try {
+    return await work;
+  } finally {
+    throwIfAborted(signal);
+  }
+}
+
 /** One step of the model, with the signal looked at before and after. */
 async function step(model: NextTokenModel, ids: Int32Array, signal: AbortSignal | undefined): Promise<Float32Array> {
   throwIfAborted(signal);
-  let logits: Float32Array;
-  try {
-    logits = await model.step(ids, signal);
-  } catch (error) {
-    // A step that the signal cut short may fail in any way.
-    throwIfAborted(signal);
-    throw error;
-  }
-  throwIfAborted(signal);
+  const logits = await abortable(model.step(ids, signal), signal);
   if (logits.length !== model.vocabSize) {
     throw new MatMambaError('SHAPE', `expected logits (${model.vocabSize}), got (${logits.length})`);
   }

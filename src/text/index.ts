@@ -8,6 +8,7 @@ export {
   type FinishReason,
   GENERATE_OPTION_KEYS,
   type GenerateOptions,
+  type DeviceDraw,
   type GeneratedPiece,
   type NextTokenModel,
   generate,

@@ -317,8 +317,8 @@ function wideValues(graph: Graph): Set<number> {
   const wide = new Set([...graph.outputs.values()].map(({ value }) => value.id));
   for (const node of graph.nodes) {
     for (const name of kernelOf(node).wide ?? []) {
-      const output = node.outputs[name];
-      if (output) wide.add(output.value.id);
+      const operand = node.outputs[name] ?? node.inputs[name];
+      if (operand) wide.add(operand.value.id);
     }
   }
   return wide;
