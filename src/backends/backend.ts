@@ -143,6 +143,10 @@ export interface Backend {
   compile(graph: Graph, weights: ReadonlyMap<string, DeviceWeight>, arena: Arena, dtype: ModelDType): Program;
   /** A zeroed state of so many bytes. @throws MEMORY */
   createSlot(bytes: number): StateSlot;
+  /** What was chosen by measuring so far (products by shape), for runs that have to repeat; empty where nothing is. */
+  choices(): Readonly<Record<string, string>>;
+  /** Takes over the choices of an earlier run; those of another kind of device change nothing. */
+  adoptChoices(choices: Readonly<Record<string, string>>): void;
   /** Resolves when everything asked for so far is done. */
   settled(): Promise<void>;
   dispose(): Promise<void>;

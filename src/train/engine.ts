@@ -25,7 +25,7 @@ export interface AdamWOptions {
 export const ADAMW_DEFAULTS: AdamWOptions = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, maxNorm: 1 };
 
 /** Dtypes whose weights are float32. */
-const TRAINED_DTYPES: ReadonlySet<ModelDType> = new Set(['f32', 'tf32', 'bf16-mixed']);
+export const TRAINED_DTYPES = ['f32', 'tf32', 'bf16-mixed'] as const satisfies readonly ModelDType[];
 
 /** The buffers that AdamW keeps beside a parameter. */
 export const MOMENTS = ['m', 'v'] as const;
@@ -66,9 +66,9 @@ export class TrainingEngine {
    * @throws OPTION for another dtype, MEMORY
    */
   static async attach(model: TrainableModel, options: Partial<AdamWOptions> = {}): Promise<TrainingEngine> {
-    if (!TRAINED_DTYPES.has(model.runtime.dtype)) {
+    if (!TRAINED_DTYPES.some((dtype) => dtype === model.runtime.dtype)) {
       throw new MatMambaError('OPTION', `a model in ${model.runtime.dtype} cannot be trained`, {
-        hint: `load it with dtype ${[...TRAINED_DTYPES].join(' or ')}`,
+        hint: `load it with dtype ${TRAINED_DTYPES.join(' or ')}`,
       });
     }
     const engine = new TrainingEngine(model, { ...ADAMW_DEFAULTS, ...options });

@@ -48,8 +48,7 @@ const optionsOf = (out: string, change: Partial<LanguageRunOptions> = {}): Langu
   validateEvery: 4,
   saveEvery: 3,
   communicator: ranksInProcess(1)[0]!,
-  threads: 1,
-  blas: 'off',
+  device: { threads: 1, blas: 'off' },
   ...change,
 });
 

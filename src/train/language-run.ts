@@ -10,7 +10,7 @@ import { loadFolderTokenizer } from '../models/folder-tokenizer.ts';
 import { MatMambaLMHeadModel } from '../models/language-model.ts';
 import { tensor } from '../tensor/tensor.ts';
 import { FolderLog } from './run-log.ts';
-import { type RunOptions, type RunSummary, findResume, runTraining } from './run.ts';
+import { type RunOptions, type RunSummary, type TrainingDevice, deviceFacts, findResume, runTraining } from './run.ts';
 import type { TrainingData } from './trainer.ts';
 
 export interface LanguageRunOptions extends Pick<
@@ -32,18 +32,14 @@ export interface LanguageRunOptions extends Pick<
   readonly initFrom?: string | undefined;
   /** Held-out windows of T tokens measured at each level. */
   readonly validationWindows: number;
-  readonly threads?: number | undefined;
-  readonly blas?: string | undefined;
+  readonly device?: TrainingDevice | undefined;
 }
 
 /** Trains, or goes on from the last checkpoint in the folder. @throws see `runTraining`; TOKEN for ids outside the vocabulary */
 export async function trainLanguageModel(options: LanguageRunOptions): Promise<RunSummary> {
   const { out, recipe, length, communicator, validationData } = options;
   const resume = await findResume(out, communicator);
-  const device = {
-    ...(options.threads === undefined ? {} : { threads: options.threads }),
-    ...(options.blas === undefined ? {} : { blas: options.blas }),
-  };
+  const device = options.device ?? {};
   const from = resume?.folder ?? options.initFrom;
   await using model = from
     ? await MatMambaLMHeadModel.fromPretrained(from, device)
@@ -70,7 +66,13 @@ export async function trainLanguageModel(options: LanguageRunOptions): Promise<R
     resume,
     {
       ...options,
-      facts: { model: options.config, initFrom: options.initFrom ?? null, sampling: options.sampling, tokens: loader.tokens },
+      facts: {
+        ...deviceFacts(device),
+        model: options.config,
+        initFrom: options.initFrom ?? null,
+        sampling: options.sampling,
+        tokens: loader.tokens,
+      },
       lossesPerRow: length,
       validate: held && (() => heldOutLosses(model, held, options)),
       log: new FolderLog(out),

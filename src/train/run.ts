@@ -2,6 +2,7 @@
  * A whole training run in a folder: model, optimiser, data, logs and checkpoints put together, started or resumed.
  *
  *   RUN/run.json            the options that decide the result; a resume must repeat them
+ *   RUN/device.json         choices that the device made by measuring; a resume on the same kind of device repeats them
  *   RUN/log.jsonl           a line per step and per validation
  *   RUN/events.out.tfevents.*  the same for TensorBoard
  *   RUN/curves.svg          loss curves, drawn when the run ends
@@ -15,6 +16,7 @@ import type { Communicator } from '../distributed/communicator.ts';
 import { batchRows } from '../distributed/shares.ts';
 import { MatMambaError } from '../errors.ts';
 import type { Model } from '../models/model.ts';
+import type { ModelOptions } from '../models/runtime.ts';
 import type { TrainableModel, TrainingShape } from '../models/training.ts';
 import { type AdamWOptions, TrainingEngine } from './engine.ts';
 import { GradientSum } from './gradient-sum.ts';
@@ -23,6 +25,9 @@ import { RunStore, type StoredCheckpoint } from './run-store.ts';
 import { type Schedule, learningRateSchedule } from './schedule.ts';
 import { type StrategyOptions, createStrategy } from './strategy.ts';
 import { type StepRecord, type TrainingData, train } from './trainer.ts';
+
+/** Where a run computes and in what. */
+export type TrainingDevice = Pick<ModelOptions, 'device' | 'dtype' | 'threads' | 'blas' | 'index'>;
 
 /** What decides the numbers of a run; stored with it. */
 export interface RecipeOptions {
@@ -87,6 +92,11 @@ interface Progress {
   readonly bestLoss: number | null;
 }
 
+/** What a resume must repeat of the device: the dtype, where it is not plain float32. */
+export function deviceFacts({ dtype = 'f32' }: TrainingDevice): Readonly<Record<string, unknown>> {
+  return dtype === 'f32' ? {} : { dtype };
+}
+
 /** The checkpoint that a run in this folder goes on from. @throws FILE */
 export async function findResume(out: string, communicator: Communicator): Promise<StoredCheckpoint | undefined> {
   const store = new RunStore(out);
@@ -128,6 +138,8 @@ export async function runTraining(
   if (communicator.rank === 0)
     await keepOptions(out, { ...factsOf(recipe, rowsAtOnce), ...options.facts, length: options.length }, resume !== undefined);
 
+  const { backend } = model.runtime;
+  if (resume) backend.adoptChoices(await readChoices(out));
   const engine = await TrainingEngine.attach(model, recipe.adamw);
   const declared = [...model.parameters.declared.values()];
   const log = communicator.rank === 0 ? options.log : undefined;
@@ -174,6 +186,7 @@ export async function runTraining(
             await store.save(step, async (folder) => {
               await model.savePretrained(folder);
               await saveMoments(folder, engine, declared);
+              await keepChoices(out, backend.choices());
               const progress: Progress = { step, bestLoss: Number.isFinite(best) ? best : null };
               await writeFileAtomic(join(folder, 'progress.json'), `${JSON.stringify(progress)}\n`);
             });
@@ -202,6 +215,25 @@ export async function runTraining(
  */
 function factsOf(recipe: RecipeOptions, rowsAtOnce: number): object {
   return { ...recipe, microBatch: recipe.strategy.strategy === 'joint' ? null : rowsAtOnce };
+}
+
+const CHOICES_FILE = 'device.json';
+
+/** Nothing for a run that kept none. */
+async function readChoices(out: string): Promise<Record<string, string>> {
+  const text = await readFile(join(out, CHOICES_FILE), 'utf8').catch(() => '{}');
+  try {
+    return JSON.parse(text) as Record<string, string>;
+  } catch (cause) {
+    throw new MatMambaError('FORMAT', `${join(out, CHOICES_FILE)} cannot be read`, {
+      hint: 'remove it: the run goes on, but may not repeat bit for bit',
+      cause,
+    });
+  }
+}
+
+async function keepChoices(out: string, choices: Readonly<Record<string, string>>): Promise<void> {
+  if (Object.keys(choices).length > 0) await writeFileAtomic(join(out, CHOICES_FILE), `${JSON.stringify(choices)}\n`);
 }
 
 async function readProgress(folder: string): Promise<Progress> {

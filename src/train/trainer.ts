@@ -201,15 +201,18 @@ function divergence(engine: TrainingEngine, step: number, losses: Record<string,
   });
 }
 
-/** Prepares the next micro-batch while the one before it runs. */
+/** Prepares micro-batches while those before them run. */
 class Prefetch {
   readonly #options: TrainerOptions;
   readonly #rows: Share;
   readonly #ahead = new Map<string, Promise<ProgramInputs>>();
+  /** Micro-batches prepared beyond the one that is taken: the next step's, where steps run whole. */
+  readonly #depth: number;
 
   constructor(options: TrainerOptions, rows: Share, firstStep: number) {
     this.#options = options;
     this.#rows = rows;
+    this.#depth = options.engine.stepsWhole ? options.strategy.microBatches : 1;
     if (firstStep < options.steps) void this.#prepare(firstStep, options.strategy.parts(firstStep)[0]!.index);
   }
 
@@ -218,8 +221,11 @@ class Prefetch {
     const ready = this.#ahead.get(key) ?? this.#prepare(step, index);
     const inputs = await ready;
     this.#ahead.delete(key);
-    const next = this.#after(step, index);
-    if (next) void this.#prepare(...next);
+    let next = this.#after(step, index);
+    for (let ahead = 0; next && ahead < this.#depth; ahead++) {
+      if (!this.#ahead.has(`${next[0]}/${next[1]}`)) void this.#prepare(...next);
+      next = this.#after(...next);
+    }
     return inputs;
   }
 

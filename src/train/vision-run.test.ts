@@ -63,8 +63,7 @@ function trainInto(out: string, given: Partial<VisionRunOptions> = {}): Promise<
     validateEvery: 12,
     saveEvery: 7,
     communicator: new SingleProcess(),
-    threads: 1,
-    blas: 'off',
+    device: { threads: 1, blas: 'off' },
     ...given,
   });
 }

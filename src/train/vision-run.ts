@@ -12,7 +12,15 @@ import { type ImageBatch, ImageReader, TrainingImages } from '../vision/image-lo
 import type { MixingOptions } from '../vision/mixing.ts';
 import { imageTransform } from '../vision/preprocess.ts';
 import { FolderLog } from './run-log.ts';
-import { type RecipeOptions, type RunOptions, type RunSummary, findResume, runTraining } from './run.ts';
+import {
+  type RecipeOptions,
+  type RunOptions,
+  type RunSummary,
+  type TrainingDevice,
+  deviceFacts,
+  findResume,
+  runTraining,
+} from './run.ts';
 
 /** Numbers by level. */
 type ByLabel = Readonly<Record<string, number>>;
@@ -37,8 +45,7 @@ export interface VisionRunOptions extends Pick<
   readonly initFrom?: string | undefined;
   /** Leave out pictures that cannot be decoded. */
   readonly skipBad: boolean;
-  readonly threads?: number | undefined;
-  readonly blas?: string | undefined;
+  readonly device?: TrainingDevice | undefined;
   readonly onWarning?: ((message: string) => void) | undefined;
   /** Mean cross-entropy and the share of pictures whose likeliest class is right, by level; on rank 0. */
   readonly onValidation?: ((step: number, losses: ByLabel, accuracy: ByLabel) => void) | undefined;
@@ -75,6 +82,7 @@ export async function trainVisionModel(options: VisionRunOptions): Promise<RunSu
     {
       ...options,
       facts: {
+        ...deviceFacts(options.device ?? {}),
         model: options.config,
         initFrom: options.initFrom ?? null,
         pictures: folder.paths.length,
@@ -102,8 +110,7 @@ async function openVisionModel(
   { classes }: ImageFolder,
   from: string | undefined,
 ): Promise<MatMamba2Vision> {
-  const { threads, blas, recipe, config, headBias } = options;
-  const device = { ...(threads === undefined ? {} : { threads }), ...(blas === undefined ? {} : { blas }) };
+  const { recipe, config, headBias, device = {} } = options;
   if (from === undefined) {
     const model = await MatMamba2Vision.create({ ...config, nClasses: classes.length }, { ...device, seed: recipe.seed });
     await model.runtime.weight('head.bias').write({ rows: async (_first, count) => new Float32Array(count).fill(headBias) });

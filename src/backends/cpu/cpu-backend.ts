@@ -176,6 +176,11 @@ export class CpuBackend implements Backend, CpuHost {
     this.#breathedMs = performance.now();
   }
 
+  choices(): Readonly<Record<string, string>> {
+    return {};
+  }
+  adoptChoices(): void {}
+
   settled(): Promise<void> {
     return this.team.exclusive(() => {});
   }

@@ -42,6 +42,8 @@ export class CublasLt {
   readonly #handle: bigint;
   readonly #workspace: bigint;
   readonly #path: string;
+  /** Device and library version: what a choice holds for. */
+  readonly #device: string;
   readonly #choices: Choices;
   readonly #cell = new BigUint64Array(2);
   readonly #alpha = Float32Array.of(1);
@@ -53,7 +55,7 @@ export class CublasLt {
     handle: bigint,
     version: string,
     workspace: bigint,
-    path: string,
+    device: string,
     choices: Choices,
   ) {
     this.#library = library;
@@ -61,7 +63,8 @@ export class CublasLt {
     this.#handle = handle;
     this.version = version;
     this.#workspace = workspace;
-    this.#path = path;
+    this.#path = join(cacheFolder(), `products-${device}.json`);
+    this.#device = device;
     this.#choices = choices;
   }
 
@@ -72,12 +75,12 @@ export class CublasLt {
     const status = library.bind('cublasLtCreate', 'uint64_t')(library.address(cell));
     if (status !== 0) throw new MatMambaError('DEVICE', `cublasLtCreate failed with status ${status}`);
     const version = String(library.bind('cublasLtGetVersion', '')());
-    const path = join(cacheFolder(), `products-${deviceName.replaceAll(/[^\w]+/g, '-')}-${version}.json`);
-    const kept = await readFile(path, 'utf8').then(
+    const device = `${deviceName.replaceAll(/[^\w]+/g, '-')}-${version}`;
+    const kept = await readFile(join(cacheFolder(), `products-${device}.json`), 'utf8').then(
       (text) => JSON.parse(text) as Choices,
       () => ({}),
     );
-    return new CublasLt(library, api, cell[0]!, version, workspace, path, kept);
+    return new CublasLt(library, api, cell[0]!, version, workspace, device, kept);
   }
 
   /** The algorithms that were chosen so far. */
@@ -163,7 +166,7 @@ export class CublasLt {
           WORKSPACE_BYTES,
           onStream,
         );
-      const key = shapeKey(launch, compute);
+      const key = `${this.#device} ${shapeKey(launch, compute)}`;
       const kept = this.#choices[key];
       let algorithm: Uint8Array | undefined = kept === undefined ? undefined : new Uint8Array(Buffer.from(kept, 'base64'));
       if (!algorithm) {

@@ -164,6 +164,13 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
     };
   }
 
+  choices(): Readonly<Record<string, string>> {
+    return this.driver.choices();
+  }
+  adoptChoices(choices: Readonly<Record<string, string>>): void {
+    this.driver.adoptChoices(choices);
+  }
+
   settled(): Promise<void> {
     return this.#queue.then(() => {});
   }

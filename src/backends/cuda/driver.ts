@@ -66,5 +66,8 @@ export interface CudaDriver {
   done(): Promise<void>;
   /** Whether the device still takes work. */
   works(): boolean;
+  /** Products chosen by measuring, by device, library and shape. */
+  choices(): Readonly<Record<string, string>>;
+  adoptChoices(choices: Readonly<Record<string, string>>): void;
   dispose(): void;
 }

@@ -197,8 +197,7 @@ export class GpuDriver implements CudaDriver {
     return this.api.try('cuStreamSynchronize', this.stream) === 0;
   }
 
-  /** Products chosen by measuring, by shape: kept with a run so that it can be repeated. */
-  get choices(): Readonly<Record<string, string>> {
+  choices(): Readonly<Record<string, string>> {
     return this.#products.choices;
   }
   adoptChoices(choices: Readonly<Record<string, string>>): void {

@@ -7,8 +7,8 @@ import type { Communicator } from '../../distributed/index.ts';
 import { trainLanguageModel } from '../../train/language-run.ts';
 import { UsageError } from '../arguments.ts';
 import type { Io } from '../io.ts';
-import { deviceSettings, text, whole } from '../options.ts';
-import { type CommonOptions, outOf, presetOf, recipeOf, shapeOf } from './options.ts';
+import { text, whole } from '../options.ts';
+import { type CommonOptions, dividing, gpuRows, outOf, presetOf, recipeOf, shapeOf, trainingDevice } from './options.ts';
 import { Reporter } from './reporter.ts';
 
 export const languageArgs = {
@@ -50,8 +50,11 @@ export async function trainLanguage(
     throw new UsageError('--data is missing', 'make token files first: matmamba data text INPUT --out DIR');
   const preset = presetOf('language', given.preset ?? 'books-10m');
   const length = given.length ?? preset.lengthTokens;
-  const recipe = recipeOf(given, preset, MICRO_BATCH);
-  const { threads, blas } = deviceSettings(given, io);
+  const device = trainingDevice(given, io);
+  const { dModel = 768, nLayer = 24 } = { ...preset.model, ...shapeOf(given) };
+  const rows = (given.batch ?? preset.batch) / communicator.size;
+  const microBatch = device.device === 'cpu' ? MICRO_BATCH : dividing(rows, gpuRows(length, dModel, nLayer));
+  const recipe = recipeOf(given, preset, microBatch);
   const report = new Reporter(recipe, 'tokens', length, given.json === true, io);
   const summary = await trainLanguageModel({
     out: outOf(given),
@@ -69,8 +72,7 @@ export async function trainLanguage(
     saveEvery: given['save-every'],
     communicator,
     signal: io.signal,
-    threads,
-    blas,
+    device,
     onStep: (record) => report.step(record),
     onValidation: (step, losses) => report.validation(step, losses),
   });

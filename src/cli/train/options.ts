@@ -4,9 +4,11 @@ import type { ArgsDef } from 'citty';
 import { z } from 'zod';
 import type { LanguagePreset, VisionPreset } from '../../train/presets.ts';
 import { TRAIN_PRESETS, TRAIN_PRESET_NAMES, isTrainPresetName } from '../../train/presets.ts';
-import type { RecipeOptions } from '../../train/run.ts';
+import { TRAINED_DTYPES } from '../../train/engine.ts';
+import type { RecipeOptions, TrainingDevice } from '../../train/run.ts';
 import { UsageError } from '../arguments.ts';
-import { deviceArgs, deviceOptions, flag, jsonArgs, real, text, whole, wholeList } from '../options.ts';
+import type { Io } from '../io.ts';
+import { deviceArgs, deviceOptions, deviceSettings, flag, jsonArgs, real, text, whole, wholeList } from '../options.ts';
 
 export const commonArgs = {
   data: {
@@ -41,7 +43,8 @@ export const commonArgs = {
   'micro-batch': {
     type: 'string',
     valueHint: 'N',
-    description: 'as many at once; the batch is accumulated from them (default 4; 64 for pictures below 128 pixels)',
+    description:
+      'as many at once; the batch is accumulated from them (default 4, or 64 pictures below 128 pixels; on a GPU what takes about 10 GB)',
   },
   lr: { type: 'string', valueHint: 'X', description: 'highest learning rate' },
   warmup: { type: 'string', valueHint: 'N', description: 'steps of the linear warm-up' },
@@ -58,6 +61,12 @@ export const commonArgs = {
   'validate-every': { type: 'string', valueHint: 'N', description: 'steps between validations' },
   'save-every': { type: 'string', valueHint: 'N', description: 'steps between checkpoints', default: '100' },
   seed: { type: 'string', valueHint: 'N', description: 'seed of weights, data order and dropout', default: '0' },
+  device: deviceArgs.device,
+  dtype: {
+    type: 'enum',
+    options: [...TRAINED_DTYPES],
+    description: 'precision of the products; weights are float32 in all (default f32, on a GPU bf16-mixed)',
+  },
   threads: deviceArgs.threads,
   blas: deviceArgs.blas,
   ...jsonArgs,
@@ -85,6 +94,8 @@ export const commonOptions = {
   'validate-every': whole(1).optional(),
   'save-every': whole(1),
   seed: whole(0),
+  device: deviceOptions.device,
+  dtype: z.enum(TRAINED_DTYPES).optional(),
   threads: deviceOptions.threads,
   blas: deviceOptions.blas,
   json: flag,
@@ -151,4 +162,27 @@ export function shapeOf(given: CommonOptions): { dModel?: number; nLayer?: numbe
 export function outOf({ out }: CommonOptions): string {
   if (out === undefined) throw new UsageError('--out is missing', 'name the folder of the run: --out DIR');
   return out;
+}
+
+/** Where to train: on a GPU in bf16 unless another dtype is named. */
+export function trainingDevice(given: CommonOptions, io: Io): TrainingDevice {
+  const { dtype, ...settings } = given;
+  const { device, threads, blas } = deviceSettings(settings, io);
+  const chosen = dtype ?? (device === 'cpu' ? 'f32' : 'bf16-mixed');
+  return { device, dtype: chosen, blas, ...(threads === undefined ? {} : { threads }) };
+}
+
+/** Bytes of activations that a micro-batch may keep on a GPU, and about what a token takes for each layer and unit of D. */
+const GPU_ACTIVATION_BYTES = 10e9;
+const BYTES_OF_TOKEN = 30;
+
+/** Rows of a micro-batch on a GPU: as many as the memory set aside for activations holds. */
+export function gpuRows(tokens: number, dModel: number, nLayer: number): number {
+  return Math.max(1, Math.floor(GPU_ACTIVATION_BYTES / (tokens * dModel * nLayer * BYTES_OF_TOKEN)));
+}
+
+/** The largest divisor of the rows of a process that is at most `most`. */
+export function dividing(rows: number, most: number): number {
+  for (let n = Math.min(most, Math.floor(rows)); n > 1; n--) if (rows % n === 0) return n;
+  return 1;
 }

@@ -8,8 +8,8 @@ import { trainVisionModel } from '../../train/vision-run.ts';
 import { AUGMENTATIONS } from '../../vision/augment.ts';
 import { UsageError } from '../arguments.ts';
 import type { Io } from '../io.ts';
-import { deviceSettings, flag, real, whole } from '../options.ts';
-import { type CommonOptions, outOf, presetOf, recipeOf, shapeOf } from './options.ts';
+import { flag, real, whole } from '../options.ts';
+import { type CommonOptions, dividing, gpuRows, outOf, presetOf, recipeOf, shapeOf, trainingDevice } from './options.ts';
 import { Reporter } from './reporter.ts';
 
 export const visionArgs = {
@@ -84,13 +84,16 @@ export async function trainVision(
     ...(given['patch-size'] === undefined ? {} : { patchSize: given['patch-size'] }),
   };
   const isSmall = (model.imageSize ?? LARGE) < LARGE;
-  const microBatch = dividing((given.batch ?? preset.batch) / communicator.size, isSmall ? MICRO_BATCH_SMALL : MICRO_BATCH);
+  const device = trainingDevice(given, io);
+  const { imageSize = 224, patchSize = 16, dModel = 512, nLayer = 20 } = model;
+  const onGpu = gpuRows((imageSize / patchSize) ** 2 + 1, dModel, nLayer);
+  const most = device.device === 'cpu' ? (isSmall ? MICRO_BATCH_SMALL : MICRO_BATCH) : onGpu;
+  const microBatch = dividing((given.batch ?? preset.batch) / communicator.size, most);
   const recipe = {
     ...recipeOf(given, preset, microBatch),
     dropPathRate: given['drop-path'] ?? preset.dropPathRate,
     projDropRate: given['projection-dropout'] ?? preset.projDropRate,
   };
-  const { threads, blas } = deviceSettings(given, io);
   const report = new Reporter(recipe, 'images', 1, given.json === true, io);
   const summary = await trainVisionModel({
     out: outOf(given),
@@ -113,17 +116,10 @@ export async function trainVision(
     saveEvery: given['save-every'],
     communicator,
     signal: io.signal,
-    threads,
-    blas,
+    device,
     onWarning: io.warn,
     onStep: (record) => report.step(record),
     onValidation: (step, losses, accuracy) => report.validation(step, losses, accuracy),
   });
   if (communicator.rank === 0) report.end(summary.last, summary.bestLoss);
-}
-
-/** The largest divisor of the rows of a process that is at most `most`. */
-function dividing(rows: number, most: number): number {
-  for (let n = Math.min(most, Math.floor(rows)); n > 1; n--) if (rows % n === 0) return n;
-  return 1;
 }

@@ -175,6 +175,11 @@ export class EmulatedDriver implements CudaDriver {
     };
   }
 
+  choices(): Readonly<Record<string, string>> {
+    return {};
+  }
+  adoptChoices(): void {}
+
   /** An emulated device goes on after an error. */
   works(): boolean {
     return true;
