@@ -18,7 +18,7 @@ export const ADJOINT_SOURCE = String.raw`
 /* K = b c' on and above the diagonal. */
 __device__ __forceinline__ void products(Memory &m, int strips) {
   int lane = threadIdx.x & 31;
-  for (int i = threadIdx.x >> 5; i < 10; i += THREADS / 32) {
+  for (int i = warp_index(); i < 10; i += THREADS / 32) {
     int j = i < 4 ? 0 : i < 7 ? 1 : i < 9 ? 2 : 3, column = i - j * (9 - j) / 2 + j;
     if (column >= strips) continue;
     float k[2][4] = {};
@@ -38,7 +38,7 @@ __device__ __forceinline__ void products(Memory &m, int strips) {
 /* What the heads give to db (warps 0 to 3) and dc of the chunk; the weights are in m.k, x and dy carry their factors. */
 __device__ __forceinline__ void state_gradients(Memory &m, T16 *db, T16 *dc, int count, bool has_state,
     bool has_adjoint) {
-  int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+  int warp = warp_index(), lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   bool is_c = warp >= 4;
   int strips = (count + 15) >> 4, carried = (is_c ? has_state : has_adjoint) ? R : 0;
   const T16 *weights = (const T16 *)m.k, *near = is_c ? m.b : m.c, *rows = is_c ? m.dy : m.x, *state = is_c ? m.state : m.adjoint;
@@ -50,7 +50,7 @@ __device__ __forceinline__ void state_gradients(Memory &m, T16 *db, T16 *dc, int
       if (k >= strips) break;
       u32 b[DN][4];
       #pragma unroll
-      for (int n = 0; n < DN; n++) if (n0 + 16 * n < NP) ldmatrix4_transposed(b[n], right_rows(near, BS, 16 * k, n0 + 16 * n));
+      for (int n = 0; n < DN; n++) if ((NP % (16 * DN) == 0 || n0 + 16 * n < NP)) ldmatrix4_transposed(b[n], right_rows(near, BS, 16 * k, n0 + 16 * n));
       #pragma unroll
       for (int s = 0; s < 4; s++) {
         if ((is_c ? k > s : k < s) || s >= strips) continue;
@@ -58,21 +58,21 @@ __device__ __forceinline__ void state_gradients(Memory &m, T16 *db, T16 *dc, int
         if (is_c) ldmatrix4_transposed(a, left_columns(weights, WS, 16 * k, 16 * s));
         else ldmatrix4(a, left_rows(weights, WS, 16 * s, 16 * k));
         #pragma unroll
-        for (int n = 0; n < DN; n++) if (n0 + 16 * n < NP) mma_pair(sum[s][n][0], sum[s][n][1], a, b[n]);
+        for (int n = 0; n < DN; n++) if ((NP % (16 * DN) == 0 || n0 + 16 * n < NP)) mma_pair(sum[s][n][0], sum[s][n][1], a, b[n]);
       }
     }
     #pragma unroll 2
     for (int k = 0; k < carried; k += 16) {
       u32 b[DN][4];
       #pragma unroll
-      for (int n = 0; n < DN; n++) if (n0 + 16 * n < NP) ldmatrix4_transposed(b[n], right_rows(state, BS, k, n0 + 16 * n));
+      for (int n = 0; n < DN; n++) if ((NP % (16 * DN) == 0 || n0 + 16 * n < NP)) ldmatrix4_transposed(b[n], right_rows(state, BS, k, n0 + 16 * n));
       #pragma unroll
       for (int s = 0; s < 4; s++) {
         if (s >= strips) break;
         u32 a[4];
         ldmatrix4(a, left_rows(rows, XS, 16 * s, k));
         #pragma unroll
-        for (int n = 0; n < DN; n++) if (n0 + 16 * n < NP) mma_pair(sum[s][n][0], sum[s][n][1], a, b[n]);
+        for (int n = 0; n < DN; n++) if ((NP % (16 * DN) == 0 || n0 + 16 * n < NP)) mma_pair(sum[s][n][0], sum[s][n][1], a, b[n]);
       }
     }
     #pragma unroll
@@ -100,7 +100,7 @@ __device__ __forceinline__ void state_gradients(Memory &m, T16 *db, T16 *dc, int
 /* ddt of the chunk, and the heads' sums of it and of A dt D. A warp has a head, a lane two steps. */
 __device__ __forceinline__ void finish_steps(Memory &m, TDDT *ddt, int ddt_stride, const float *a_log, int count, int head, int heads) {
   int lane = threadIdx.x & 31;
-  for (int h = threadIdx.x >> 5; h < heads; h += THREADS / 32) {
+  for (int h = warp_index(); h < heads; h += THREADS / 32) {
     float rate = rate_of(a_log, head + h), inner = 0.0f, direct[2] = {}, along[2] = {}, ahead[2] = {};
     for (int i = lane; i < HP / 8 * WN; i += 32) inner += m.inner[h * (HP / 8) + i / WN][i % WN];
     inner = warp_sum(inner) * fast_exp2(m.logs[h * Q + Q - 1]);
@@ -164,12 +164,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     T16 *db_parts, T16 *dc_parts, float *parameter_parts, int first_row, int length, int all_heads, int segment, float dt_min, float dt_max) {
   extern __shared__ __align__(16) u8 memory[];
   Memory &m = *(Memory *)memory;
-  int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3, parity = warp & 1, turn = warp >> 1;
+  int tid = threadIdx.x, warp = warp_index(), lane = tid & 31, g = lane >> 2, t = lane & 3, parity = warp & 1, turn = warp >> 1;
   int strip[2] = {parity, 3 - parity};
   int head = blockIdx.x * HEADS, heads = min(HEADS, all_heads - head), chunks = (length + Q - 1) / Q;
   int first_chunk = blockIdx.z * segment, end_chunk = min(first_chunk + segment, chunks);
   i64 in = (i64)(first_row + blockIdx.y) * length;
-  State adjoint = {};
+  State adjoint;
   float skip[D_PER_CHANNEL ? 8 : 1] = {};
   int vector = tid % VECTORS, vector_row = tid / VECTORS, vector_head = vector * 8 / HP;
   zero_shared(memory, sizeof(Memory));
@@ -196,10 +196,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     __syncthreads();
     #pragma unroll
     for (int i = 0; i < MT; i++) {
-      if (adjoint.row(i) >= R) continue;
+      if (!adjoint.has_row(i)) continue;
       #pragma unroll
       for (int n = 0; n < 2 * UN; n++) {
-        if (adjoint.column(n >> 1) >= NP) continue;
+        if (!adjoint.has_column(n >> 1)) continue;
         float *v = adjoint.v[i][n >> 1][n & 1];
         const T16 *kept = m.adjoint + (adjoint.row(i) + g) * BS + adjoint.column(n >> 1) + 8 * (n & 1) + 2 * t;
         unpack2(*(const u32 *)kept, v[0], v[1]);
@@ -227,10 +227,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
       /* The next chunk's operands on their way to the second-level cache. */
       i64 next = first - Q;
       int step = tid >> 2, line = tid & 3;
-      prefetch_row(x + (next + step) * x_stride + (i64)head * P, heads * P * sizeof(TX), line);
-      prefetch_row(dy + (next + step) * dy_stride + (i64)head * P, heads * P * sizeof(TDY), line);
-      prefetch_row(b + (next + step) * b_stride, N * sizeof(TB), line);
-      prefetch_row(c + (next + step) * c_stride, N * sizeof(TC), line);
+      prefetch_row<HEADS * P * sizeof(TX)>(x + (next + step) * x_stride + (i64)head * P, heads * P * sizeof(TX), line);
+      prefetch_row<HEADS * P * sizeof(TDY)>(dy + (next + step) * dy_stride + (i64)head * P, heads * P * sizeof(TDY), line);
+      prefetch_row<N * sizeof(TB)>(b + (next + step) * b_stride, N * sizeof(TB), line);
+      prefetch_row<N * sizeof(TC)>(c + (next + step) * c_stride, N * sizeof(TC), line);
       if (line == 0) prefetch_l2(dt + (next + step) * dt_stride + head);
       if (chunk > 1) {
         const u8 *state = (const u8 *)(states + (((i64)blockIdx.y * chunks + chunk - 1) * all_heads + head) * HP * NP);
@@ -293,13 +293,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     }
     #pragma unroll
     for (int i = 0; i < MT; i++) {
-      if (adjoint.row(i) >= R) continue;
+      if (!adjoint.has_row(i)) continue;
       #pragma unroll
       for (int j = 0; j < 2; j++) {
         float sum = 0.0f;
         #pragma unroll
         for (int n = 0; n < 2 * UN; n++) {
-          if (adjoint.column(n >> 1) >= NP) continue;
+          if (!adjoint.has_column(n >> 1)) continue;
           float low, high, *v = adjoint.v[i][n >> 1][n & 1];
           if (!has_state || !has_adjoint) continue;
           unpack2(*(const u32 *)(m.state + (adjoint.row(i) + 8 * j + g) * BS + adjoint.column(n >> 1) + 8 * (n & 1) + 2 * t), low, high);
@@ -338,10 +338,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chunk_adjoint(const TX 
     adjoint.update(m.dy, m.c, m.logs, count);
     #pragma unroll
     for (int i = 0; i < MT; i++) {
-      if (adjoint.row(i) >= R) continue;
+      if (!adjoint.has_row(i)) continue;
       #pragma unroll
       for (int n = 0; n < 2 * UN; n++) {
-        if (adjoint.column(n >> 1) >= NP) continue;
+        if (!adjoint.has_column(n >> 1)) continue;
         float *v = adjoint.v[i][n >> 1][n & 1];
         T16 *to = m.adjoint + (adjoint.row(i) + g) * BS + adjoint.column(n >> 1) + 8 * (n & 1) + 2 * t;
         *(u32 *)to = pack2<T16>(v[0], v[1]);

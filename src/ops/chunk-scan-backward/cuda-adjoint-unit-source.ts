@@ -32,10 +32,13 @@ __device__ __forceinline__ float sum_over_columns(float x) {
   return x + __shfl_xor_sync(FULL_WARP, x, 2);
 }
 
-/* Brings a row nearer: lines of 128 bytes, one of 4 threads' share. */
-__device__ __forceinline__ void prefetch_row(const void *from, int bytes, int line) {
-  const u8 *end = (const u8 *)from + bytes;
-  for (const u8 *at = (const u8 *)((u64)from & ~(u64)127) + line * 128; at < end; at += 512) prefetch_l2(at);
+/* Brings a row of at most BYTES nearer: lines of 128 bytes, one of 4 threads' share. */
+template <int BYTES> __device__ __forceinline__ void prefetch_row(const void *from, int bytes, int line) {
+  int before = (int)((u64)from & 127);
+  #pragma unroll
+  for (int at = 0; at < BYTES + 96; at += 512) {
+    if (at + line * 128 < bytes + before) prefetch_l2((const u8 *)from - before + at + line * 128);
+  }
 }
 
 /* Two neighbouring elements. */

@@ -75,17 +75,18 @@ template <typename T> __device__ __forceinline__ void load_channels(T16 *to, con
     int heads) {
   from += first * stride + (i64)head * P;
   if constexpr (Same<T, T16>::value && P % 8 == 0 && P == HP) {
-    int vectors = heads * (P / 8);
-    for (int i = threadIdx.x; i < Q * vectors; i += THREADS) {
-      int row = i / vectors, v = i - row * vectors;
+    #pragma unroll
+    for (int i = threadIdx.x; i < Q * (HEADS * P / 8); i += THREADS) {
+      int row = i / (HEADS * P / 8), v = i % (HEADS * P / 8);
+      if (v >= heads * (P / 8)) continue;
       bool live = row < count;
       copy_async16(to + row * XS + v * 8, from + (i64)(live ? row : 0) * stride + v * 8, live);
     }
   } else if constexpr (Same<T, T16>::value && P % 4 == 0) {
-    int vectors = heads * (P / 4);
-    #pragma unroll 4
-    for (int i = threadIdx.x; i < Q * vectors; i += THREADS) {
-      int row = i / vectors, v = i - row * vectors, h = v / (P / 4), p = v % (P / 4) * 4;
+    #pragma unroll 8
+    for (int i = threadIdx.x; i < Q * (HEADS * P / 4); i += THREADS) {
+      int row = i / (HEADS * P / 4), v = i % (HEADS * P / 4), h = v / (P / 4), p = v % (P / 4) * 4;
+      if (h >= heads) continue;
       uint2 x = make_uint2(0u, 0u);
       if (row < count) x = *(const uint2 *)(from + (i64)row * stride + v * 4);
       *(uint2 *)(to + row * XS + h * HP + p) = x;
@@ -103,6 +104,7 @@ template <typename T> __device__ __forceinline__ void load_channels(T16 *to, con
 template <typename T> __device__ __forceinline__ void load_state_rows(T16 *to, const T *from, int stride, i64 first, int count) {
   from += first * stride;
   if constexpr (Same<T, T16>::value && N % 8 == 0) {
+    #pragma unroll
     for (int i = threadIdx.x; i < Q * (NP / 8); i += THREADS) {
       int row = i / (NP / 8), v = i % (NP / 8);
       bool live = row < count && v < N / 8;
@@ -115,6 +117,9 @@ template <typename T> __device__ __forceinline__ void load_state_rows(T16 *to, c
     }
   }
 }
+
+/* The same on all lanes, as the compiler can tell. */
+__device__ __forceinline__ int warp_index() { return __shfl_sync(FULL_WARP, (int)threadIdx.x >> 5, 0); }
 
 __device__ __forceinline__ void zero_shared(void *from, int bytes) {
   for (int i = threadIdx.x; i < (bytes + 15) / 16; i += THREADS) ((uint4 *)from)[i] = make_uint4(0u, 0u, 0u, 0u);
@@ -174,17 +179,21 @@ template <bool SLOPES> __device__ __forceinline__ void find_steps(float *steps, 
 #define MT ((R / 16 + WR - 1) / WR)
 #define UN ((NP / 16 + WN - 1) / WN)
 struct State {
-  float v[MT][UN][2][4];
+  float v[MT][UN][2][4] = {};
+  int warp_row = warp_index() / WN, warp_column = warp_index() % WN;
 
-  __device__ __forceinline__ static int row(int m) { return ((threadIdx.x >> 5) / WN + WR * m) * 16; }
-  __device__ __forceinline__ static int column(int n) { return ((threadIdx.x >> 5) % WN * UN + n) * 16; }
+  __device__ __forceinline__ int row(int m) const { return (warp_row + WR * m) * 16; }
+  __device__ __forceinline__ int column(int n) const { return (warp_column * UN + n) * 16; }
+  /* Whether there are such rows and columns. */
+  __device__ __forceinline__ bool has_row(int m) const { return MT * WR * 16 == R || row(m) < R; }
+  __device__ __forceinline__ bool has_column(int n) const { return UN * WN * 16 == NP || column(n) < NP; }
 
   /* Times what the chunk leaves of it, plus rows' (Q, R) columns (Q, NP), of which count steps are not zero. */
   __device__ __forceinline__ void update(const T16 *rows, const T16 *columns, const float *logs, int count) {
     int g = (threadIdx.x & 31) >> 2;
     #pragma unroll
     for (int m = 0; m < MT; m++) {
-      if (row(m) >= R) continue;
+      if (!has_row(m)) continue;
       float left[2];
       #pragma unroll
       for (int j = 0; j < 2; j++) {
@@ -202,14 +211,14 @@ struct State {
       if (k >= count) break;
       u32 a[MT][4];
       #pragma unroll
-      for (int m = 0; m < MT; m++) if (row(m) < R) ldmatrix4_transposed(a[m], left_columns(rows, XS, k, row(m)));
+      for (int m = 0; m < MT; m++) if (has_row(m)) ldmatrix4_transposed(a[m], left_columns(rows, XS, k, row(m)));
       #pragma unroll
       for (int n = 0; n < UN; n++) {
-        if (column(n) >= NP) continue;
+        if (!has_column(n)) continue;
         u32 b[4];
         ldmatrix4_transposed(b, right_rows(columns, BS, k, column(n)));
         #pragma unroll
-        for (int m = 0; m < MT; m++) if (row(m) < R) mma_pair(v[m][n][0], v[m][n][1], a[m], b);
+        for (int m = 0; m < MT; m++) if (has_row(m)) mma_pair(v[m][n][0], v[m][n][1], a[m], b);
       }
     }
   }

@@ -18,7 +18,7 @@ template <bool BACKWARD, typename TROW, typename TCOLUMN> __device__ __forceinli
   /* Chunks from first on, forward to before the last or back to the end of the first segment. */
   int first = BACKWARD ? chunks - 1 : 0, turns = BACKWARD ? chunks - segment : chunks - 1;
   i64 in = (i64)(first_row + blockIdx.y) * length;
-  State s = {};
+  State s;
   auto load = [&](int turn) {
     int at = turn & 1, chunk = BACKWARD ? first - turn : turn, count = min(Q, length - chunk * Q);
     load_channels(xs + at * Q * XS, x, x_stride, in + chunk * Q, count, head, heads);
@@ -79,7 +79,7 @@ template <bool BACKWARD, typename TROW, typename TCOLUMN> __device__ __forceinli
             #pragma unroll
             for (int i = 0; i < 2; i++) {
               float *v = s.v[m][n][i];
-              if (live && s.column(n) < NP) *(u32 *)(to + (i64)r * NP + s.column(n) + 8 * i + 2 * t) = pack2<T16>(v[2 * j], v[2 * j + 1]);
+              if (live && s.has_column(n)) *(u32 *)(to + (i64)r * NP + s.column(n) + 8 * i + 2 * t) = pack2<T16>(v[2 * j], v[2 * j + 1]);
             }
           }
         }
