@@ -2,7 +2,8 @@
  * The `gpu` suite: whole passes, training steps and single tokens of the published shapes on a GPU, each with the time
  * that the device's own rates would allow at least (the floor).
  *
- * Times are wall-clock times of the public calls: inputs to the device, one replay, results back. The floor takes the
+ * `device` is what the replay takes on the GPU, with inputs and results there; `timing` is the wall-clock time of the whole
+ * public call: inputs to the device, the replay, results back. The floor takes the
  * operations of the matrix products at the rate of one large product, or the bytes that the ops touch at the rate of a
  * large copy, whichever is more; both rates are measured first.
  */
@@ -11,6 +12,7 @@ import type { DeviceName, ModelDType, OpProfile } from '../backends/backend.ts';
 import { openCuda } from '../backends/cuda/cuda-backend.ts';
 import { dimsOfLevel } from '../elastic/granularity.ts';
 import { MatMambaLMHeadModel } from '../models/language-model.ts';
+import type { CallOptions } from '../models/runtime.ts';
 import { PRESETS } from '../models/presets.ts';
 import type { TrainableModel } from '../models/training.ts';
 import { MatMamba2Vision } from '../models/vision-model.ts';
@@ -31,6 +33,9 @@ export interface GpuRates {
 export interface GpuResult {
   readonly row: string;
   readonly dtype: ModelDType;
+  /** On the GPU. */
+  readonly device: Timing;
+  /** On the host's clock. */
   readonly timing: Timing;
   /** Tokens, or images, of one repetition. */
   readonly items: number;
@@ -39,8 +44,8 @@ export interface GpuResult {
   readonly ops: readonly OpProfile[];
 }
 
-/** Runs one repetition and, when asked, its profile. */
-type Work = (onProfile?: (ops: readonly OpProfile[]) => void) => Promise<void>;
+/** Runs one repetition, and tells what it is asked for. */
+type Work = (options?: Pick<CallOptions, 'onProfile' | 'onDeviceMs'>) => Promise<void>;
 
 interface Row {
   readonly name: string;
@@ -67,6 +72,9 @@ const LM: Shape = { lm: PRESETS['lm-130m'], batch: 16, length: 1024 };
 const LEVELS = [1, 2, 4, 8] as const;
 const ENDS = [1, 8] as const;
 const IMAGES = 128;
+/** Tokens drawn on the device after a short prompt, with all that a caller gets. */
+const GENERATED = 128;
+const PROMPT = [464, 1862, 582, 3114, 379];
 const PRODUCT_OPS = /^linear/;
 
 /** Groups of rows that share a model, each built when a row of it is asked for. */
@@ -75,7 +83,7 @@ const GROUPS: readonly {
   readonly build: () => Promise<{ rows: Row[]; dispose(): Promise<void> }>;
 }[] = [
   {
-    rows: ['lm-130m forward', 'lm-130m prefill', 'lm-130m decode'],
+    rows: ['lm-130m forward', 'lm-130m prefill', 'lm-130m decode', 'lm-130m generate'],
     build: languageRows,
   },
   { rows: ['lm-130m int8 decode'], build: int8Rows },
@@ -99,14 +107,22 @@ export async function* gpuSuite({ rows, repetition, signal }: GpuSuiteOptions): 
       for (const row of built) {
         if (rows && !rows.some((part) => row.name.includes(part))) continue;
         const timing = await measure(() => row.work(), repetition, signal);
+        const device = await measure(() => deviceMs(row.work), repetition, signal);
         const ops: OpProfile[] = [];
-        await row.work((part) => void ops.push(...part));
-        yield { row: row.name, dtype: row.dtype, timing, items: row.items, floorMs: floorOf(ops, rates), ops };
+        await row.work({ onProfile: (part) => void ops.push(...part) });
+        yield { row: row.name, dtype: row.dtype, device, timing, items: row.items, floorMs: floorOf(ops, rates), ops };
       }
     } finally {
       await dispose();
     }
   }
+}
+
+/** Milliseconds of all programs of one repetition. */
+async function deviceMs(work: Work): Promise<number> {
+  let sum = 0;
+  await work({ onDeviceMs: (ms) => (sum += ms) });
+  return sum;
 }
 
 function floorOf(ops: readonly OpProfile[], { productTflops, copyGigabytes }: GpuRates): number {
@@ -199,7 +215,16 @@ async function languageRows(): Promise<{ rows: Row[]; dispose(): Promise<void> }
       [64, 8],
     ] as const
   ).map(([batch, level]) => decodeRow(lm, 'lm-130m decode', batch, level));
-  return { rows: [...forward, ...prefill, ...decode], dispose: () => lm.dispose() };
+  const generate = ENDS.map((mrlLevel) => ({
+    name: `lm-130m generate ${GENERATED} tokens, level ${mrlLevel}`,
+    dtype: 'bf16' as const,
+    items: GENERATED,
+    work: async () => {
+      const settings = { maxNewTokens: GENERATED, temperature: 0.8, topK: 50, topP: 0.95, seed: 1, mrlLevel };
+      for await (const piece of lm.generate(PROMPT, settings)) if (piece.ids.length > 1) break;
+    },
+  }));
+  return { rows: [...forward, ...prefill, ...decode, ...generate], dispose: () => lm.dispose() };
 }
 
 async function int8Rows(): Promise<{ rows: Row[]; dispose(): Promise<void> }> {
@@ -209,8 +234,8 @@ async function int8Rows(): Promise<{ rows: Row[]; dispose(): Promise<void> }> {
 
 function forwardWork(lm: MatMambaLMHeadModel, batch: number, length: number, mrlLevel: number): Work {
   const ids = new Tensor(randomIds(batch * length, lm.vocabSize), [batch, length], 'i32');
-  return async (onProfile) => {
-    await lm.forward(ids, { mrlLevel, numLastTokens: 1, ...(onProfile ? { onProfile } : {}) });
+  return async (options) => {
+    await lm.forward(ids, { mrlLevel, numLastTokens: 1, ...options });
   };
 }
 
@@ -221,8 +246,8 @@ function decodeRow(lm: MatMambaLMHeadModel, name: string, batch: number, mrlLeve
     name: `${name}, B ${batch}, level ${mrlLevel}`,
     dtype: lm.dtype,
     items: batch,
-    work: async (onProfile) => {
-      await lm.forward(ids, { mrlLevel, state, numLastTokens: 1, ...(onProfile ? { onProfile } : {}) });
+    work: async (options) => {
+      await lm.forward(ids, { mrlLevel, state, numLastTokens: 1, ...options });
     },
   };
 }
@@ -230,8 +255,8 @@ function decodeRow(lm: MatMambaLMHeadModel, name: string, batch: number, mrlLeve
 /** A joint step over all levels, as one program. */
 function stepWork(engine: TrainingEngine, parts: Parameters<TrainingEngine['step']>[0]): Work {
   let steps = 0;
-  return async (onProfile) => {
-    await engine.step(parts, ++steps, 1e-4, onProfile ? { onProfile } : {});
+  return async (options) => {
+    await engine.step(parts, ++steps, 1e-4, options);
   };
 }
 
@@ -297,8 +322,8 @@ async function visionRows(name: 'vision-135m' | 'vision-35m'): Promise<{ rows: R
     name: `${name} forward, B ${IMAGES}, level ${mrlLevel}`,
     dtype: 'bf16' as const,
     items: IMAGES,
-    work: async (onProfile?: (ops: readonly OpProfile[]) => void) => {
-      await model.forward(images, { mrlLevel, ...(onProfile ? { onProfile } : {}) });
+    work: async (options?: CallOptions) => {
+      await model.forward(images, { mrlLevel, ...options });
     },
   }));
   return { rows, dispose: () => model.dispose() };

@@ -101,6 +101,11 @@ export interface KernelLaunch {
   /** Dynamic shared memory. */
   readonly sharedBytes?: number;
   readonly args: readonly CudaArgument[];
+  /**
+   * May start before the launch ahead of it is done: the kernel calls `wait_for_kernel_before` before it touches anything
+   * but weights.
+   */
+  readonly startsEarly?: boolean;
 }
 
 /** A row-major operand of a product; `transposed` operands are stored the other way round ([k][m], [n][k]). */

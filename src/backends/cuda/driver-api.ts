@@ -45,6 +45,7 @@ const FUNCTIONS = {
   cuModuleGetFunction: 'uint64_t, uint64_t, str',
   cuFuncSetAttribute: 'uint64_t, int, int',
   cuLaunchKernel: 'uint64_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t, uint64_t, uint64_t',
+  cuLaunchKernelEx: 'uint64_t, uint64_t, uint64_t, uint64_t',
   cuEventCreate: 'uint64_t, uint32_t',
   cuEventDestroy_v2: 'uint64_t',
   cuEventRecord: 'uint64_t, uint64_t',

@@ -17,6 +17,8 @@ const YIELD_MS = 20;
 /** Static shared memory that needs no permission. */
 const PLAIN_SHARED_BYTES = 48 * 1024;
 const NAME_BYTES = 64;
+/** CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION */
+const PROGRAMMATIC_SERIALIZATION = 6;
 
 interface LoadedKernel {
   readonly handle: bigint;
@@ -33,6 +35,7 @@ export class GpuDriver implements CudaDriver {
   readonly #modules = new Map<string, Promise<bigint>>();
   readonly #kernels = new Map<string, LoadedKernel>();
   readonly #workspace: bigint;
+  readonly #early = { config: new DataView(new ArrayBuffer(56)), attribute: new DataView(new ArrayBuffer(72)) };
   #disposed = false;
 
   private constructor(
@@ -257,7 +260,7 @@ export class GpuDriver implements CudaDriver {
     }
   }
 
-  #putKernel({ source, entry, grid: [x, y = 1, z = 1], block, sharedBytes = 0, args }: KernelLaunch): void {
+  #putKernel({ source, entry, grid: [x, y = 1, z = 1], block, sharedBytes = 0, args, startsEarly }: KernelLaunch): void {
     const { handle } = this.#kernels.get(`${entry}\n${source}`)!;
     const cells = new BigUint64Array(args.length);
     const words = new DataView(cells.buffer);
@@ -265,8 +268,22 @@ export class GpuDriver implements CudaDriver {
     const base = this.api.address(cells);
     const pointers = BigUint64Array.from(args, (_, i) => base + BigInt(8 * i));
     const list = args.length > 0 ? this.api.address(pointers) : 0n;
-    const status = this.api.try('cuLaunchKernel', handle, x, y, z, block, 1, 1, sharedBytes, this.stream, list, 0n);
+    const status = startsEarly
+      ? this.api.try('cuLaunchKernelEx', this.#earlyLaunch([x, y, z], block, sharedBytes), handle, list, 0n)
+      : this.api.try('cuLaunchKernel', handle, x, y, z, block, 1, 1, sharedBytes, this.stream, list, 0n);
     if (status !== 0) throw this.api.failure(`cuLaunchKernel of ${entry} (${x} x ${y} x ${z} blocks of ${block})`, status);
+  }
+
+  /** A CUlaunchConfig whose one attribute lets the launch start before the one ahead of it is done. */
+  #earlyLaunch(grid: readonly [number, number, number], block: number, sharedBytes: number): bigint {
+    const { config, attribute } = this.#early;
+    attribute.setInt32(0, PROGRAMMATIC_SERIALIZATION, true);
+    attribute.setInt32(8, 1, true);
+    for (const [i, word] of [...grid, block, 1, 1, sharedBytes].entries()) config.setUint32(4 * i, word, true);
+    config.setBigUint64(32, this.stream, true);
+    config.setBigUint64(40, this.api.address(attribute), true);
+    config.setUint32(48, 1, true);
+    return this.api.address(config);
   }
 
   async #time<S>(steps: readonly S[], put: (step: S) => void): Promise<readonly number[]> {

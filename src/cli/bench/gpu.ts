@@ -46,22 +46,22 @@ function showResults(results: readonly GpuResult[], io: Io): void {
   const columns = [
     { title: 'row' },
     { title: 'dtype' },
-    { title: 'ms', align: right },
+    { title: 'GPU ms', align: right },
     { title: 'quartiles', align: right },
+    { title: 'floor', align: right },
+    { title: 'x', align: right },
+    { title: 'call ms', align: right },
     { title: 'items/s', align: right },
-    { title: 'floor ms', align: right },
-    { title: 'x floor', align: right },
-    { title: 'ops ms', align: right },
   ];
-  const rows = results.map(({ row, dtype, timing, items, floorMs, ops }) => [
+  const rows = results.map(({ row, dtype, device, timing, items, floorMs }) => [
     row,
     dtype,
+    formatNumber(device.medianMs),
+    device.quartilesMs.map((ms) => formatNumber(ms)).join('-'),
+    floorMs > 0 ? formatNumber(floorMs) : '-',
+    floorMs > 0 ? formatNumber(device.medianMs / floorMs) : '-',
     formatNumber(timing.medianMs),
-    timing.quartilesMs.map((ms) => formatNumber(ms)).join('-'),
     formatNumber((1000 * items) / timing.medianMs),
-    formatNumber(floorMs),
-    formatNumber(timing.medianMs / floorMs),
-    formatNumber(ops.reduce((sum, { ms }) => sum + ms, 0)),
   ]);
   io.line(`\n${table(columns, rows, io.columns)}`);
 }

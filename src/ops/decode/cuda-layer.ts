@@ -149,6 +149,7 @@ export function mixLaunch({ conv, scan, gate }: Pick<DecodeLayer, 'conv' | 'scan
         D_PER_CHANNEL: scan.flag('dHasHdim') ? 1 : 0,
       }) + DECODE_MIX_SOURCE,
     entry: 'decode_mix',
+    startsEarly: true,
     grid: [Math.ceil(P / part), heads, batch],
     block: threads,
     args: [
