@@ -14,8 +14,8 @@ import { DEVICE_ATTRIBUTE, DriverApi } from './driver-api.ts';
 const SPIN_MS = 0.3;
 /** After this long the host sleeps between questions. */
 const YIELD_MS = 20;
-/** Static shared memory that needs no permission. */
-const PLAIN_SHARED_BYTES = 48 * 1024;
+/** Dynamic shared memory that needs no permission whatever a kernel has of its own. */
+const PLAIN_DYNAMIC_BYTES = 0;
 const NAME_BYTES = 64;
 /** CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION */
 const PROGRAMMATIC_SERIALIZATION = 6;
@@ -164,13 +164,15 @@ export class GpuDriver implements CudaDriver {
     const put = (step: (typeof steps)[number]): void => ('run' in step ? step.run(stream) : this.#put(step));
     api.call('cuStreamSynchronize', stream);
     api.beginCapture(stream);
-    let graph = 0n;
     try {
       for (const step of steps) put(step);
-    } finally {
-      api.call('cuStreamEndCapture', stream, api.cell);
-      graph = api.result();
+    } catch (error) {
+      // What failed matters, not that the capture is void.
+      api.try('cuStreamEndCapture', stream, api.cell);
+      throw error;
     }
+    api.call('cuStreamEndCapture', stream, api.cell);
+    const graph = api.result();
     api.call('cuGraphInstantiateWithFlags', api.cell, graph, 0n);
     const executable = api.result();
     api.call('cuGraphDestroy', graph);
@@ -229,7 +231,7 @@ export class GpuDriver implements CudaDriver {
       let kernel = this.#kernels.get(key);
       if (!kernel) {
         this.api.call('cuModuleGetFunction', this.api.cell, modules.get(source)!, entry);
-        this.#kernels.set(key, (kernel = { handle: this.api.result(), sharedBytes: PLAIN_SHARED_BYTES }));
+        this.#kernels.set(key, (kernel = { handle: this.api.result(), sharedBytes: PLAIN_DYNAMIC_BYTES }));
       }
       if (sharedBytes > kernel.sharedBytes) {
         this.api.allowSharedBytes(kernel.handle, sharedBytes);
