@@ -27,11 +27,6 @@ struct Memory {
   float inner[R / 8][WN], sums[HEADS][2];
 };
 
-__device__ __forceinline__ float sum_over_columns(float x) {
-  x += __shfl_xor_sync(FULL_WARP, x, 1);
-  return x + __shfl_xor_sync(FULL_WARP, x, 2);
-}
-
 /* Brings a row of at most BYTES nearer: lines of 128 bytes, one of 4 threads' share. */
 template <int BYTES> __device__ __forceinline__ void prefetch_row(const void *from, int bytes, int line) {
   int before = (int)((u64)from & 127);
@@ -77,23 +72,31 @@ __device__ __forceinline__ void times_state(float (&sum)[2][NT][4], const T16 *s
   }
 }
 
-/* Dot products over the unit's channels of sums (as above) and rows of x or dy at the same place. */
-__device__ __forceinline__ void row_products(float (&out)[2][2], const float (&sum)[2][NT][4], const T16 *rows, const int (&strip)[2]) {
-  int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+/* Rows of x or dy of a strip, as the left operand: tile p of the unit's channels is in registers 2 (p & 1) + j of p >> 1. */
+__device__ __forceinline__ void load_rows(u32 (&rows)[KT][4], const T16 *from, int strip, int column) {
   #pragma unroll
-  for (int s = 0; s < 2; s++) {
+  for (int k = 0; k < KT; k++) ldmatrix4(rows[k], left_rows(from, XS, 16 * strip, column + 16 * k));
+}
+
+/* A lane's part of the dot products, over the unit's channels, of sums (as above) and rows. */
+__device__ __forceinline__ void row_products(float (&out)[2], const float (&sum)[NT][4], const u32 (&rows)[KT][4]) {
+  out[0] = out[1] = 0.0f;
+  #pragma unroll
+  for (int p = 0; p < NT; p++) {
     #pragma unroll
     for (int j = 0; j < 2; j++) {
-      float total = 0.0f;
-      #pragma unroll
-      for (int p = 0; p < NT; p++) {
-        float low, high;
-        unpack2(*(const u32 *)(rows + (16 * strip[s] + g + 8 * j) * XS + 8 * p + 2 * t), low, high);
-        total += low * sum[s][p][2 * j] + high * sum[s][p][2 * j + 1];
-      }
-      out[s][j] = sum_over_columns(total);
+      float low, high;
+      unpack2(rows[p >> 1][2 * (p & 1) + j], low, high);
+      out[j] += low * sum[p][2 * j] + high * sum[p][2 * j + 1];
     }
   }
+}
+
+/* Sums over the 4 lanes of rows g (low) and g + 8 (high): lanes with t = 0, 2 end with the first, t = 1, 3 with the second. */
+__device__ __forceinline__ float sum_of_row(float low, float high) {
+  bool odd = threadIdx.x & 1;
+  float sum = (odd ? high : low) + __shfl_xor_sync(FULL_WARP, odd ? low : high, 1);
+  return sum + __shfl_xor_sync(FULL_WARP, sum, 2);
 }
 
 /* What a warp holds of W: at most 4 blocks right of the first strip's diagonal and 2 of the second's. */
@@ -113,32 +116,34 @@ __device__ __forceinline__ void unit_step(Memory &m, Weights &w, int unit, int p
     TDX *dx, int dx_stride, int count, int first_head, bool has_state, bool has_adjoint) {
   int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, head = unit / PARTS, column = unit * PW;
   const float *steps = m.steps + head * Q, *logs = m.logs + head * Q;
-  float last = logs[Q - 1], u[2][NT][4], along[2][2], ahead[2][2];
+  float last = logs[Q - 1], u[2][NT][4], along[2][2];
   int strips = (count + 15) >> 4;
   float skip = D_PER_CHANNEL ? 0.0f : d[first_head + head];
   times_state(u, m.c, m.state + column * BS, strip, has_state);
-  row_products(along, u, m.dy + column, strip);
+  #pragma unroll
+  for (int s = 0; s < 2; s++) {
+    u32 rows[KT][4];
+    load_rows(rows, m.dy, strip[s], column);
+    row_products(along[s], u[s], rows);
+  }
   times_state(u, m.b, m.adjoint + column * BS, strip, has_adjoint);
-  row_products(ahead, u, m.x + column, strip);
   #pragma unroll
   for (int s = 0; s < 2; s++) {
     if (strip[s] >= strips) continue;
     int row = 16 * strip[s] + g;
-    float log[2], step[2], net[2] = {0.0f, 0.0f}, own[2] = {0.0f, 0.0f};
+    float log[2], step[2], net[2] = {0.0f, 0.0f}, own[2] = {0.0f, 0.0f}, ahead[2];
+    u32 rows[KT][4];
+    load_rows(rows, m.x, strip[s], column);
+    row_products(ahead, u[s], rows);
+    if (PW % 16 == 8) rows[KT - 1][2] = rows[KT - 1][3] = 0u;
     #pragma unroll
     for (int j = 0; j < 2; j++) {
       log[j] = logs[row + 8 * j];
       step[j] = steps[row + 8 * j];
       float left = fast_exp2(last - log[j]);
-      ahead[s][j] *= left;
+      ahead[j] *= left;
       #pragma unroll
       for (int p = 0; p < NT; p++) u[s][p][2 * j] *= left, u[s][p][2 * j + 1] *= left;
-    }
-    u32 xa[KT][4];
-    #pragma unroll
-    for (int k = 0; k < KT; k++) {
-      ldmatrix4(xa[k], left_rows(m.x, XS, 16 * strip[s], column + 16 * k));
-      if (16 * k + 8 >= PW) xa[k][2] = 0u, xa[k][3] = 0u;
     }
     #pragma unroll
     for (int right = 0; right < (s ? 2 : 4); right++) {
@@ -149,7 +154,7 @@ __device__ __forceinline__ void unit_step(Memory &m, Weights &w, int unit, int p
       for (int k = 0; k < KT; k++) {
         u32 b[4];
         ldmatrix4(b, right_columns(m.dy, XS, i0, column + 16 * k));
-        mma_pair(o[0], o[1], xa[k], b);
+        mma_pair(o[0], o[1], rows[k], b);
       }
       u32 a[4];
       #pragma unroll
@@ -159,13 +164,19 @@ __device__ __forceinline__ void unit_step(Memory &m, Weights &w, int unit, int p
         float k[4] = {k4.x, k4.y, k4.z, k4.w}, l[4];
         #pragma unroll
         for (int e = 0; e < 4; e++) {
-          int j = e >> 1, distance = 8 * half + 2 * t + (e & 1) - g - 8 * j;
+          /* On the diagonal 8 x 8 pieces are below it, across it (as far as column 2 t + e is beyond row g) or above. */
+          int j = e >> 1, distance = 2 * t + (e & 1) - g;
+          if (right == 0 && half < j) {
+            l[e] = 0.0f;
+            continue;
+          }
+          bool crossed = right == 0 && half == j;
           float decay = fast_exp2((e & 1 ? to.y : to.x) - log[j]);
-          if (right == 0 && distance < 0) decay = 0.0f;
+          if (crossed && distance < 0) decay = 0.0f;
           l[e] = decay * k[e];
           float product = l[e] * o[half][e];
           w.v[4 * s + right][4 * half + e] += decay * step[j] * o[half][e];
-          if (right == 0 && distance == 0) own[j] += product, product = 0.0f;
+          if (crossed && distance == 0) own[j] += product, product = 0.0f;
           net[j] += product;
           columns[2 * half + (e & 1)] += step[j] * product;
         }
@@ -192,16 +203,18 @@ __device__ __forceinline__ void unit_step(Memory &m, Weights &w, int unit, int p
       sum += __shfl_xor_sync(FULL_WARP, sum, 16);
       if (g < 4) m.across[parity][unit * Q + i0 + 8 * (g & 1) + 2 * t + (g >> 1)] += sum;
     }
+    float direct = sum_of_row(net[0] + own[0] + ahead[0], net[1] + own[1] + ahead[1]);
+    float passed = sum_of_row(fast_exp2(log[0]) * along[s][0] - step[0] * net[0], fast_exp2(log[1]) * along[s][1] - step[1] * net[1]);
+    float later = sum_of_row(step[0] * ahead[0], step[1] * ahead[1]);
+    if (t < 2) {
+      int at = unit * Q + row + 8 * t;
+      m.direct[at] = direct;
+      m.along[at] = passed;
+      m.ahead[at] = later;
+    }
+    load_rows(rows, m.dy, strip[s], column);
     #pragma unroll
     for (int j = 0; j < 2; j++) {
-      int at = unit * Q + row + 8 * j;
-      net[j] = sum_over_columns(net[j]);
-      own[j] = sum_over_columns(own[j]);
-      if (t == 0) {
-        m.direct[at] = net[j] + own[j] + ahead[s][j];
-        m.along[at] = fast_exp2(log[j]) * along[s][j] - step[j] * net[j];
-        m.ahead[at] = step[j] * ahead[s][j];
-      }
       bool live = row + 8 * j < count;
       u32 pairs[NT];
       #pragma unroll
@@ -210,7 +223,7 @@ __device__ __forceinline__ void unit_step(Memory &m, Weights &w, int unit, int p
         float low, high, skip_low = skip, skip_high = skip;
         if (D_PER_CHANNEL && of_head < P) skip_low = d[channel];
         if (D_PER_CHANNEL && of_head + 1 < P) skip_high = d[channel + 1];
-        unpack2(*(const u32 *)(m.dy + (row + 8 * j) * XS + column + 8 * p + 2 * t), low, high);
+        unpack2(rows[p >> 1][2 * (p & 1) + j], low, high);
         low = skip_low * low + step[j] * u[s][p][2 * j];
         high = skip_high * high + step[j] * u[s][p][2 * j + 1];
         TDX *to = dx + (i64)(row + 8 * j) * dx_stride + channel;
