@@ -3,6 +3,7 @@
  * that is replayed with new inputs. Everything above this line is device-free.
  */
 
+import type { RankGroup } from '../distributed/communicator.ts';
 import { MatMambaError } from '../errors.ts';
 import type { Graph, ParameterSpec } from '../graph/graph.ts';
 import type { DType, TypedArray } from '../tensor/dtype.ts';
@@ -147,6 +148,11 @@ export interface Backend {
   choices(): Readonly<Record<string, string>>;
   /** Takes over the choices of an earlier run; those of another kind of device change nothing. */
   adoptChoices(choices: Readonly<Record<string, string>>): void;
+  /**
+   * Joins the devices of a job's other ranks, which then sum and copy among themselves; for devices that can. Every rank
+   * must call it. @throws DEVICE
+   */
+  joinRanks?(group: RankGroup): Promise<void>;
   /** Resolves when everything asked for so far is done. */
   settled(): Promise<void>;
   dispose(): Promise<void>;

@@ -14,12 +14,17 @@ import { MatMambaError } from '../errors.ts';
 /** Numbers that can be summed over ranks. */
 export type Summable = Float32Array | Float64Array;
 
+/** What devices need of a group to speak with those of the other ranks. */
+export type RankGroup = Pick<Communicator, 'rank' | 'size' | 'host' | 'broadcast' | 'barrier' | 'lost'>;
+
 export interface Communicator {
   /** This process, 0 to size - 1. */
   readonly rank: number;
   readonly size: number;
   /** Name of the machine this rank runs on. */
   readonly host: string;
+  /** Fires, with the reason, when a rank is gone; absent where the launcher ends the job instead. */
+  readonly lost?: AbortSignal;
   /**
    * Sums `buffer` over all ranks, in place.
    * @throws DEVICE when the library fails or the other ranks do not arrive in time; DISPOSED after `finalize`

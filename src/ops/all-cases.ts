@@ -18,6 +18,8 @@ import { conv1dSiluCases } from './conv1d-silu/cases.ts';
 import { conv1dSiluReference } from './conv1d-silu/reference.ts';
 import { conv1dSiluBackwardCases } from './conv1d-silu-backward/cases.ts';
 import { conv1dSiluBackwardReference } from './conv1d-silu-backward/reference.ts';
+import { copyFromRankCases } from './copy-from-rank/cases.ts';
+import { copyFromRankReference } from './copy-from-rank/reference.ts';
 import { dropPathCases } from './drop-path/cases.ts';
 import { dropPathReference } from './drop-path/reference.ts';
 import { dropoutCases } from './dropout/cases.ts';
@@ -66,6 +68,10 @@ import { softCrossEntropyCases } from './soft-cross-entropy/cases.ts';
 import { softCrossEntropyReference } from './soft-cross-entropy/reference.ts';
 import { squareSumCases } from './square-sum/cases.ts';
 import { squareSumReference } from './square-sum/reference.ts';
+import { sumOverRanksCases } from './sum-over-ranks/cases.ts';
+import { sumOverRanksReference } from './sum-over-ranks/reference.ts';
+import { totalOverRanksCases } from './total-over-ranks/cases.ts';
+import { totalOverRanksReference } from './total-over-ranks/reference.ts';
 import { visionTokensCases } from './vision-tokens/cases.ts';
 import { visionTokensReference } from './vision-tokens/reference.ts';
 import { visionTokensBackwardCases } from './vision-tokens-backward/cases.ts';
@@ -80,6 +86,7 @@ export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpC
   clip_factor: { cases: clipFactorCases, reference: clipFactorReference },
   conv1d_silu: { cases: conv1dSiluCases, reference: conv1dSiluReference },
   conv1d_silu_backward: { cases: conv1dSiluBackwardCases, reference: conv1dSiluBackwardReference },
+  copy_from_rank: { cases: copyFromRankCases, reference: copyFromRankReference },
   drop_path: { cases: dropPathCases, reference: dropPathReference },
   dropout: { cases: dropoutCases, reference: dropoutReference },
   embedding: { cases: embeddingCases, reference: embeddingReference },
@@ -104,6 +111,8 @@ export const CONFORMANCE: Readonly<Record<OpName, { readonly cases: readonly OpC
   sample: { cases: sampleCases, reference: sampleReference },
   soft_cross_entropy: { cases: softCrossEntropyCases, reference: softCrossEntropyReference },
   square_sum: { cases: squareSumCases, reference: squareSumReference },
+  sum_over_ranks: { cases: sumOverRanksCases, reference: sumOverRanksReference },
+  total_over_ranks: { cases: totalOverRanksCases, reference: totalOverRanksReference },
   vision_tokens: { cases: visionTokensCases, reference: visionTokensReference },
   vision_tokens_backward: { cases: visionTokensBackwardCases, reference: visionTokensBackwardReference },
 };

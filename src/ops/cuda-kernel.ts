@@ -138,7 +138,30 @@ export interface FillLaunch {
   readonly bytes: number;
 }
 
-export type CudaLaunch = KernelLaunch | GemmLaunch | FillLaunch;
+/** Float32 numbers of this rank and where the result goes, the same place or another; -1 for no `root`. */
+export interface RankPart {
+  readonly from: bigint;
+  readonly to: bigint;
+  readonly count: number;
+  readonly root: number;
+}
+
+/**
+ * Sums over the ranks of the job for all of them (`all-reduce`) or for the part's root, zeros for the others (`reduce`),
+ * or copies from the part's root (`broadcast`). What follows runs meanwhile; the program puts a `join` before the first
+ * launch that uses the results.
+ */
+export interface RankLaunch {
+  readonly kind: 'all-reduce' | 'reduce' | 'broadcast';
+  readonly parts: readonly RankPart[];
+}
+
+/** Waits for all launches between ranks so far. */
+export interface JoinLaunch {
+  readonly kind: 'join';
+}
+
+export type CudaLaunch = KernelLaunch | GemmLaunch | FillLaunch | RankLaunch | JoinLaunch;
 
 export interface CudaKernel {
   /** Outputs, and inputs as their ops write them, that stay float32 in a 16-bit precision. */

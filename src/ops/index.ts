@@ -8,6 +8,7 @@ import { chunkScanBackward } from './chunk-scan-backward/op.ts';
 import { clipFactor } from './clip-factor/op.ts';
 import { conv1dSilu } from './conv1d-silu/op.ts';
 import { conv1dSiluBackward } from './conv1d-silu-backward/op.ts';
+import { copyFromRank } from './copy-from-rank/op.ts';
 import { dropPath } from './drop-path/op.ts';
 import { dropout } from './dropout/op.ts';
 import { embedding } from './embedding/op.ts';
@@ -32,6 +33,8 @@ import { poolBackward } from './pool-backward/op.ts';
 import { sample } from './sample/op.ts';
 import { softCrossEntropy } from './soft-cross-entropy/op.ts';
 import { squareSum } from './square-sum/op.ts';
+import { sumOverRanks } from './sum-over-ranks/op.ts';
+import { totalOverRanks } from './total-over-ranks/op.ts';
 import { visionTokens } from './vision-tokens/op.ts';
 import { visionTokensBackward } from './vision-tokens-backward/op.ts';
 
@@ -44,6 +47,7 @@ export {
   clipFactor,
   conv1dSilu,
   conv1dSiluBackward,
+  copyFromRank,
   dropPath,
   dropout,
   embedding,
@@ -68,6 +72,8 @@ export {
   sample,
   softCrossEntropy,
   squareSum,
+  sumOverRanks,
+  totalOverRanks,
   visionTokens,
   visionTokensBackward,
 };
@@ -81,6 +87,7 @@ export const OPS = {
   clip_factor: clipFactor,
   conv1d_silu: conv1dSilu,
   conv1d_silu_backward: conv1dSiluBackward,
+  copy_from_rank: copyFromRank,
   drop_path: dropPath,
   dropout,
   embedding,
@@ -105,6 +112,8 @@ export const OPS = {
   sample,
   soft_cross_entropy: softCrossEntropy,
   square_sum: squareSum,
+  sum_over_ranks: sumOverRanks,
+  total_over_ranks: totalOverRanks,
   vision_tokens: visionTokens,
   vision_tokens_backward: visionTokensBackward,
 } as const;

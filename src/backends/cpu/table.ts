@@ -45,6 +45,7 @@ export const cpuKernels: KernelTable<OpName, CpuKernel> = {
   clip_factor: clipFactorCpu,
   conv1d_silu: conv1dSiluCpu,
   conv1d_silu_backward: conv1dSiluBackwardCpu,
+  copy_from_rank: unsupported('the host sums over ranks and copies between them'),
   drop_path: dropPathCpu,
   dropout: dropoutCpu,
   embedding: embeddingCpu,
@@ -69,6 +70,8 @@ export const cpuKernels: KernelTable<OpName, CpuKernel> = {
   sample: unsupported('tokens are sampled on the host'),
   soft_cross_entropy: softCrossEntropyCpu,
   square_sum: squareSumCpu,
+  sum_over_ranks: unsupported('the host sums over ranks and copies between them'),
+  total_over_ranks: unsupported('the host sums over ranks and copies between them'),
   vision_tokens: visionTokensCpu,
   vision_tokens_backward: visionTokensBackwardCpu,
 };

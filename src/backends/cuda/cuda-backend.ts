@@ -1,5 +1,6 @@
 /** The CUDA backend: weights, state slots and programs on one GPU. Everything runs in the order it was asked for. */
 
+import type { RankGroup } from '../../distributed/communicator.ts';
 import { MatMambaError, messageOf } from '../../errors.ts';
 import type { Graph, ParameterSpec } from '../../graph/graph.ts';
 import {
@@ -169,6 +170,10 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
   }
   adoptChoices(choices: Readonly<Record<string, string>>): void {
     this.driver.adoptChoices(choices);
+  }
+
+  joinRanks(group: RankGroup): Promise<void> {
+    return this.exclusive(() => this.driver.joinRanks(group));
   }
 
   settled(): Promise<void> {

@@ -8,6 +8,8 @@ export const DEVICE_ATTRIBUTE = { multiprocessors: 16, major: 75, minor: 76 } as
 const FUNCTION_MAX_DYNAMIC_SHARED_BYTES = 8;
 const STATUS = { outOfMemory: 2, notReady: 600 } as const;
 const NON_BLOCKING = 1;
+/** Events that only order streams. */
+const DISABLE_TIMING = 2;
 /** Captured calls that other threads make do not end the capture. */
 const CAPTURE_MODE_RELAXED = 2;
 
@@ -29,10 +31,12 @@ const FUNCTIONS = {
   cuMemFreeHost: 'uint64_t',
   cuMemcpyHtoDAsync_v2: 'uint64_t, uint64_t, uint64_t, uint64_t',
   cuMemcpyDtoHAsync_v2: 'uint64_t, uint64_t, uint64_t, uint64_t',
+  cuMemcpyDtoDAsync_v2: 'uint64_t, uint64_t, uint64_t, uint64_t',
   cuMemsetD8Async: 'uint64_t, uint8_t, uint64_t, uint64_t',
   cuStreamCreate: 'uint64_t, uint32_t',
   cuStreamDestroy_v2: 'uint64_t',
   cuStreamQuery: 'uint64_t',
+  cuStreamWaitEvent: 'uint64_t, uint64_t, uint32_t',
   cuStreamSynchronize: 'uint64_t',
   cuStreamBeginCapture_v2: 'uint64_t, int',
   cuStreamEndCapture: 'uint64_t, uint64_t',
@@ -141,6 +145,11 @@ export class DriverApi {
 
   createStream(): bigint {
     this.call('cuStreamCreate', this.cell, NON_BLOCKING);
+    return this.result();
+  }
+
+  createEvent(): bigint {
+    this.call('cuEventCreate', this.cell, DISABLE_TIMING);
     return this.result();
   }
 

@@ -4,6 +4,7 @@
  * same kernels on the CPU. One stream: everything happens in the order it was asked for.
  */
 
+import type { RankGroup } from '../../distributed/communicator.ts';
 import type { CudaLaunch } from '../../ops/cuda-kernel.ts';
 
 export interface DeviceFacts {
@@ -62,7 +63,12 @@ export interface CudaDriver {
    * @throws DEVICE with the compiler's or library's words
    */
   record(launches: readonly CudaLaunch[], tf32?: boolean): Promise<Recording>;
-  /** Resolves when all work asked for so far is done. @throws DEVICE when some of it failed */
+  /**
+   * Joins the GPUs of a job's other ranks, for launches between them; without it the device is a group of one. Every
+   * rank must call it. @throws DEVICE
+   */
+  joinRanks(group: RankGroup): Promise<void>;
+  /** Resolves when all work asked for so far is done. @throws DEVICE when some of it failed, or other ranks will not come */
   done(): Promise<void>;
   /** Whether the device still takes work. */
   works(): boolean;

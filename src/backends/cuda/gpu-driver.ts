@@ -3,12 +3,14 @@
  * one call.
  */
 
+import type { RankGroup } from '../../distributed/communicator.ts';
 import { MatMambaError } from '../../errors.ts';
-import type { CudaArgument, CudaLaunch, KernelLaunch } from '../../ops/cuda-kernel.ts';
+import type { CudaArgument, CudaLaunch, KernelLaunch, RankLaunch } from '../../ops/cuda-kernel.ts';
 import { Compiler } from './compiler.ts';
 import { CublasLt, type Product, WORKSPACE_BYTES } from './cublaslt.ts';
 import type { CudaDriver, DeviceFacts, HostBuffer, HostCopy, Recording } from './driver.ts';
 import { DEVICE_ATTRIBUTE, DriverApi } from './driver-api.ts';
+import { RankStream } from './rank-stream.ts';
 
 /** Busy asking for this long costs less than giving up the thread; after it, timers and signals get their turn. */
 const SPIN_MS = 0.3;
@@ -36,6 +38,10 @@ export class GpuDriver implements CudaDriver {
   readonly #kernels = new Map<string, LoadedKernel>();
   readonly #workspace: bigint;
   readonly #early = { config: new DataView(new ArrayBuffer(56)), attribute: new DataView(new ArrayBuffer(72)) };
+  /** Work between ranks; undefined for a group of one. */
+  #ranks: RankStream | undefined;
+  /** Recordings that hold work between ranks: they must go before the group does. */
+  readonly #shared = new Set<() => void>();
   #disposed = false;
 
   private constructor(
@@ -163,19 +169,18 @@ export class GpuDriver implements CudaDriver {
     const { api, stream } = this;
     const put = (step: (typeof steps)[number]): void => ('run' in step ? step.run(stream) : this.#put(step));
     api.call('cuStreamSynchronize', stream);
-    api.beginCapture(stream);
-    try {
-      for (const step of steps) put(step);
-    } catch (error) {
-      // What failed matters, not that the capture is void.
-      api.try('cuStreamEndCapture', stream, api.cell);
-      throw error;
-    }
-    api.call('cuStreamEndCapture', stream, api.cell);
-    const graph = api.result();
+    const isShared = this.#ranks !== undefined && launches.some(({ kind }) => isBetweenRanks(kind));
+    const graph = isShared ? this.#ranks!.settingUp(() => this.#capture(steps, put)) : this.#capture(steps, put);
     api.call('cuGraphInstantiateWithFlags', api.cell, graph, 0n);
     const executable = api.result();
     api.call('cuGraphDestroy', graph);
+    let isOpen = true;
+    const close = (): void => {
+      if (isOpen) api.call('cuGraphExecDestroy', executable);
+      isOpen = false;
+      this.#shared.delete(close);
+    };
+    if (isShared) this.#shared.add(close);
     return {
       bytes: 0,
       replay: () => api.call('cuGraphLaunch', executable, stream),
@@ -183,15 +188,21 @@ export class GpuDriver implements CudaDriver {
       time: () => this.#time(steps, put),
       free: () => {
         if (this.#disposed) return;
-        api.call('cuGraphExecDestroy', executable);
+        close();
         for (const product of products) product.free();
       },
     };
   }
 
+  async joinRanks(group: RankGroup): Promise<void> {
+    if (this.#ranks) throw new MatMambaError('INTERNAL', `${this.facts.name} has joined a group already`);
+    this.#ranks = await RankStream.open(this.api, this.stream, group);
+  }
+
   async done(): Promise<void> {
     const start = performance.now();
     while (!this.api.isIdle(this.stream)) {
+      await this.#lookAtRanks();
       const waited = performance.now() - start;
       if (waited > YIELD_MS) await new Promise((resolve) => setTimeout(resolve, 1));
       else if (waited > SPIN_MS) await new Promise((resolve) => setImmediate(resolve));
@@ -199,6 +210,7 @@ export class GpuDriver implements CudaDriver {
   }
 
   works(): boolean {
+    if (this.#ranks?.works === false) return false;
     return this.api.try('cuStreamSynchronize', this.stream) === 0;
   }
 
@@ -213,7 +225,9 @@ export class GpuDriver implements CudaDriver {
     if (this.#disposed) return;
     this.#disposed = true;
     const { api } = this;
-    api.try('cuStreamSynchronize', this.stream);
+    if (this.#ranks?.works !== false) api.try('cuStreamSynchronize', this.stream);
+    for (const close of this.#shared) close();
+    this.#ranks?.dispose();
     this.#products.dispose();
     api.try('cuMemFree_v2', this.#workspace);
     api.try('cuStreamDestroy_v2', this.stream);
@@ -252,6 +266,40 @@ export class GpuDriver implements CudaDriver {
     return module;
   }
 
+  /** Puts the steps into a graph. */
+  #capture<S>(steps: readonly S[], put: (step: S) => void): bigint {
+    const { api, stream } = this;
+    api.beginCapture(stream);
+    try {
+      for (const step of steps) put(step);
+    } catch (error) {
+      // What failed matters, not that the capture is void.
+      api.try('cuStreamEndCapture', stream, api.cell);
+      throw error;
+    }
+    api.call('cuStreamEndCapture', stream, api.cell);
+    return api.result();
+  }
+
+  /** @throws DEVICE when other ranks are gone; then nothing runs between them any more */
+  async #lookAtRanks(): Promise<void> {
+    try {
+      this.#ranks?.look();
+    } catch (error) {
+      // Graphs keep the group alive.
+      for (const close of this.#shared) close();
+      await this.#ranks?.abort(error as MatMambaError);
+      throw error;
+    }
+  }
+
+  #putBetweenRanks(launch: RankLaunch): void {
+    if (this.#ranks) return this.#ranks.put(launch);
+    for (const { from, to, count } of launch.parts) {
+      if (from !== to) this.api.call('cuMemcpyDtoDAsync_v2', to, from, 4 * count, this.stream);
+    }
+  }
+
   #put(step: Exclude<CudaLaunch, { kind: 'gemm' }>): void {
     const { api, stream } = this;
     switch (step.kind) {
@@ -259,6 +307,10 @@ export class GpuDriver implements CudaDriver {
         return this.#putKernel(step);
       case 'fill':
         return api.call('cuMemsetD8Async', step.pointer, 0, step.bytes, stream);
+      case 'join':
+        return this.#ranks?.join();
+      default:
+        return this.#putBetweenRanks(step);
     }
   }
 
@@ -310,6 +362,10 @@ export class GpuDriver implements CudaDriver {
       for (const event of events) api.call('cuEventDestroy_v2', event);
     }
   }
+}
+
+function isBetweenRanks(kind: CudaLaunch['kind']): kind is RankLaunch['kind'] {
+  return kind === 'all-reduce' || kind === 'reduce' || kind === 'broadcast';
 }
 
 function writeArgument(words: DataView, at: number, argument: CudaArgument): void {

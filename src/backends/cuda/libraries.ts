@@ -7,13 +7,18 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { MatMambaError, messageOf } from '../../errors.ts';
 
-export type NativeArgument = number | bigint | string;
+/** `bytes`: a struct of `declareBytes`. */
+export type NativeArgument = number | bigint | string | { readonly bytes: Uint8Array };
 export type NativeFunction = (...args: readonly NativeArgument[]) => number;
 
 export interface NativeLibrary {
   readonly path: string;
   /** Binds a C function that returns an int; parameter types as koffi names them. @throws DEVICE when it is missing */
   bind(name: string, parameters: string): NativeFunction;
+  /** Binds a C function that returns a C string. @throws DEVICE when it is missing */
+  bindText(name: string, parameters: string): (...args: readonly NativeArgument[]) => string;
+  /** Declares a C struct of so many bytes, to be passed by value. */
+  declareBytes(type: string, bytes: number): void;
   /** Calls a function on another thread. */
   background(name: string, parameters: string, ...args: readonly NativeArgument[]): Promise<number>;
   /** The C string at an address. */
@@ -75,6 +80,9 @@ function list(folder: string): string[] {
   }
 }
 
+/** Types are declared once in a process. */
+const declared = new Set<string>();
+
 interface KoffiFunction extends NativeFunction {
   async(...args: readonly unknown[]): void;
 }
@@ -89,11 +97,11 @@ export async function loadLibrary(which: LibraryName): Promise<NativeLibrary> {
     try {
       const library = koffi.load(name, { global: true });
       const bound = new Map<string, KoffiFunction>();
-      const find = (symbol: string, parameters: string): KoffiFunction => {
+      const find = (symbol: string, parameters: string, result = 'int'): KoffiFunction => {
         let call = bound.get(symbol);
         if (call) return call;
         try {
-          call = library.func(`int ${symbol}(${parameters})`) as KoffiFunction;
+          call = library.func(`${result} ${symbol}(${parameters || 'void'})`) as KoffiFunction;
         } catch (cause) {
           throw new MatMambaError('DEVICE', `${name} has no function ${symbol}`, { cause, hint });
         }
@@ -102,14 +110,19 @@ export async function loadLibrary(which: LibraryName): Promise<NativeLibrary> {
       };
       return {
         path: name,
-        address: (view) => koffi.address(view) as bigint,
+        address: (view) => koffi.address(view),
         text: (address) => String(koffi.decode(address, 'char', -1)),
         memory: (address, bytes) => new Uint8Array(koffi.view(address, bytes)),
-        bind: find,
+        bind: (symbol, parameters) => find(symbol, parameters),
+        bindText: (symbol, parameters) => find(symbol, parameters, 'const char *') as unknown as () => string,
+        declareBytes: (type, bytes) => {
+          if (!declared.has(type)) koffi.struct(type, { bytes: koffi.array('uint8_t', bytes) });
+          declared.add(type);
+        },
         background: (symbol, parameters, ...args) =>
           new Promise((resolve, reject) => {
             find(symbol, parameters).async(...args, (error: unknown, result: number) =>
-              error ? reject(error as Error) : resolve(result),
+              error ? reject(error) : resolve(result),
             );
           }),
       };

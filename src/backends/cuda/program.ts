@@ -15,6 +15,7 @@ import type { Arena, ModelDType, OpProfile, Program, ProgramInputs, RunOptions }
 import { untilAborted } from '../until-aborted.ts';
 import type { CudaDriver, HostBuffer, HostCopy, Recording } from './driver.ts';
 import { type PreparedWeights, ResolvedNode, WeightCopies } from './operands.ts';
+import { RankJoins } from './rank-joins.ts';
 import { type Step, kernelOf, stepsOf } from './steps.ts';
 import { placeTables } from './tables.ts';
 import type { CudaStoredWeight } from './weights.ts';
@@ -200,7 +201,9 @@ export class CudaProgram implements Program {
     const host = this.#staging.pointer;
     const inputs: HostCopy[] = inputBytes > 0 ? [{ kind: 'to-device', host, device: base, bytes: inputBytes }] : [];
     add(-1, this.#copies.launches(base + BigInt(this.#copiesAt)));
-    for (const [i, { first }] of this.#steps.entries()) add(first, this.#launchesOf(i, base));
+    const joins = new RankJoins();
+    for (const [i, { first, nodes }] of this.#steps.entries()) add(first, joins.place(nodes, this.#launchesOf(i, base)));
+    add(-1, joins.end());
     let at = inputBytes;
     const results = outputs.map(({ value }): HostCopy => {
       const bytes = this.#bytesOf(value);

@@ -9,6 +9,7 @@ import { clipFactorCuda } from '../../ops/clip-factor/cuda.ts';
 import { conv1dSiluBackwardCuda } from '../../ops/conv1d-silu-backward/cuda.ts';
 import { conv1dSiluCuda } from '../../ops/conv1d-silu/cuda.ts';
 import type { CudaKernel } from '../../ops/cuda-kernel.ts';
+import { copyFromRankCuda } from '../../ops/copy-from-rank/cuda.ts';
 import { dropPathCuda } from '../../ops/drop-path/cuda.ts';
 import { dropoutCuda } from '../../ops/dropout/cuda.ts';
 import { embeddingBackwardCuda } from '../../ops/embedding-backward/cuda.ts';
@@ -36,6 +37,8 @@ import { sampleCuda } from '../../ops/sample/cuda.ts';
 import { softCrossEntropyCuda } from '../../ops/soft-cross-entropy/cuda.ts';
 import { squareSumCuda } from '../../ops/square-sum/cuda.ts';
 import { visionTokensBackwardCuda } from '../../ops/vision-tokens-backward/cuda.ts';
+import { sumOverRanksCuda } from '../../ops/sum-over-ranks/cuda.ts';
+import { totalOverRanksCuda } from '../../ops/total-over-ranks/cuda.ts';
 import { visionTokensCuda } from '../../ops/vision-tokens/cuda.ts';
 
 export const cudaKernels: KernelTable<OpName, CudaKernel> = {
@@ -47,6 +50,7 @@ export const cudaKernels: KernelTable<OpName, CudaKernel> = {
   clip_factor: clipFactorCuda,
   conv1d_silu: conv1dSiluCuda,
   conv1d_silu_backward: conv1dSiluBackwardCuda,
+  copy_from_rank: copyFromRankCuda,
   drop_path: dropPathCuda,
   dropout: dropoutCuda,
   embedding: embeddingCuda,
@@ -71,6 +75,8 @@ export const cudaKernels: KernelTable<OpName, CudaKernel> = {
   sample: sampleCuda,
   soft_cross_entropy: softCrossEntropyCuda,
   square_sum: squareSumCuda,
+  sum_over_ranks: sumOverRanksCuda,
+  total_over_ranks: totalOverRanksCuda,
   vision_tokens: visionTokensCuda,
   vision_tokens_backward: visionTokensBackwardCuda,
 };

@@ -5,8 +5,16 @@
 
 import koffi from 'koffi';
 import type { CudaDriver, DeviceFacts, HostBuffer, HostCopy, Recording } from '../../../src/backends/cuda/driver.ts';
+import type { RankGroup } from '../../../src/distributed/communicator.ts';
 import { MatMambaError } from '../../../src/errors.ts';
-import type { CudaArgument, CudaLaunch, GemmLaunch, GemmOperand, KernelLaunch } from '../../../src/ops/cuda-kernel.ts';
+import type {
+  CudaArgument,
+  CudaLaunch,
+  GemmLaunch,
+  GemmOperand,
+  KernelLaunch,
+  RankLaunch,
+} from '../../../src/ops/cuda-kernel.ts';
 import { compilerVersion, explain, makeKernels, makeRuntime } from './compile.ts';
 
 export interface EmulatorOptions {
@@ -45,7 +53,9 @@ const ELEMENTS: Readonly<Record<string, number>> = { f32: 0, bf16: 1, f16: 2 };
 type Step =
   | { readonly kind: 'kernel'; readonly launch: KernelLaunch; readonly module: bigint; readonly args: BigUint64Array }
   | { readonly kind: 'gemm'; readonly launch: GemmLaunch; readonly operands: Uint8Array }
-  | { readonly kind: 'fill'; readonly pointer: bigint; readonly bytes: number };
+  | { readonly kind: 'fill'; readonly pointer: bigint; readonly bytes: number }
+  | RankLaunch
+  | { readonly kind: 'join' };
 
 export class EmulatedDriver implements CudaDriver {
   readonly facts: DeviceFacts;
@@ -180,6 +190,11 @@ export class EmulatedDriver implements CudaDriver {
   }
   adoptChoices(): void {}
 
+  /** Only of one: sums over it are what they were. */
+  async joinRanks({ size }: RankGroup): Promise<void> {
+    if (size !== 1) throw new MatMambaError('DEVICE', `${size} emulated devices cannot work together`);
+  }
+
   /** An emulated device goes on after an error. */
   works(): boolean {
     return true;
@@ -249,6 +264,15 @@ export class EmulatedDriver implements CudaDriver {
       case 'fill':
         this.#note(bound.zero(step.pointer, step.bytes));
         return;
+      case 'join':
+        return;
+      default:
+        for (const { from, to, count } of step.parts) {
+          if (from === to) continue;
+          const copy = new Uint8Array(4 * count);
+          this.#note(bound.copyOut(copy, from, copy.length));
+          this.#note(bound.copyIn(to, copy, copy.length));
+        }
     }
   }
 
