@@ -10,6 +10,7 @@
 
 import type { DeviceName, ModelDType, OpProfile } from '../backends/backend.ts';
 import { openCuda } from '../backends/cuda/cuda-backend.ts';
+import { MatMambaError } from '../errors.ts';
 import { dimsOfLevel } from '../elastic/granularity.ts';
 import { MatMambaLMHeadModel } from '../models/language-model.ts';
 import type { CallOptions } from '../models/runtime.ts';
@@ -20,6 +21,7 @@ import { Random } from '../tensor/random.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { TrainingEngine } from '../train/engine.ts';
 import { TRAIN_PRESETS } from '../train/presets.ts';
+import { SCAN_SHAPES, type ScanShape, scanProgram } from './gpu-scan.ts';
 import { type Repetition, type Timing, measure } from './measure.ts';
 
 export interface GpuRates {
@@ -81,7 +83,14 @@ const PRODUCT_OPS = /^linear/;
 const GROUPS: readonly {
   readonly rows: readonly string[];
   readonly build: () => Promise<{ rows: Row[]; dispose(): Promise<void> }>;
+  /** Measured only when asked for by name. */
+  readonly byName?: boolean;
 }[] = [
+  {
+    rows: SCAN_SHAPES.map(scanName),
+    build: scanRows,
+    byName: true,
+  },
   {
     rows: ['lm-130m forward', 'lm-130m prefill', 'lm-130m decode', 'lm-130m generate'],
     build: languageRows,
@@ -101,7 +110,7 @@ export async function* gpuSuite({ rows, repetition, signal }: GpuSuiteOptions): 
   yield rates;
   const wanted = (name: string): boolean => !rows || rows.some((part) => name.includes(part) || part.includes(name));
   for (const group of GROUPS) {
-    if (!group.rows.some(wanted)) continue;
+    if (group.byName ? !rows?.some((part) => part.startsWith('scan')) : !group.rows.some(wanted)) continue;
     const { rows: built, dispose } = await group.build();
     try {
       for (const row of built) {
@@ -163,7 +172,7 @@ async function measureRates(): Promise<GpuRates> {
     };
     const timed = async (launch: typeof product | typeof copy): Promise<number> => {
       const recording = await driver.record(Array.from({ length: 12 }, () => launch));
-      const times = [...(await recording.time()).slice(2)].toSorted((x, y) => x - y);
+      const times = (await recording.time()).slice(2).toSorted((x, y) => x - y);
       recording.free();
       return times[Math.floor(times.length / 2)]!;
     };
@@ -193,6 +202,37 @@ extern "C" __global__ void copy(const uint4 *from, uint4 *to, i64 count) {
 }
 `;
 
+function scanName({ model, batch, length, heads }: ScanShape): string {
+  return `scan of ${model}, B ${batch}, T ${length}, H ${heads}`;
+}
+
+/** The scan and its gradient; a repetition's device time is that of these two alone. */
+async function scanRows(): Promise<{ rows: Row[]; dispose(): Promise<void> }> {
+  const backend = await openCuda();
+  const programs: { dispose(): void }[] = [];
+  const rows = SCAN_SHAPES.flatMap((shape) => {
+    const program = scanProgram(backend, shape);
+    programs.push(program);
+    return (['chunk_scan', 'chunk_scan_backward'] as const).map((name) => ({
+      name: `${scanName(shape)}: ${name}`,
+      dtype: 'bf16' as const,
+      items: shape.batch * shape.length,
+      work: async ({ onProfile, onDeviceMs }: Parameters<Work>[0] = {}) => {
+        const ops = (await program.run()).filter(({ op }) => op === name);
+        onProfile?.(ops);
+        onDeviceMs?.(ops.reduce((sum, { ms }) => sum + ms, 0));
+      },
+    }));
+  });
+  return {
+    rows,
+    dispose: async () => {
+      for (const program of programs) program.dispose();
+      await backend.dispose();
+    },
+  };
+}
+
 async function languageRows(): Promise<{ rows: Row[]; dispose(): Promise<void> }> {
   const lm = await MatMambaLMHeadModel.create(LM.lm.config, { ...CUDA, dtype: 'bf16', seed: 0 });
   const forward = ENDS.map((level) => ({
@@ -220,8 +260,10 @@ async function languageRows(): Promise<{ rows: Row[]; dispose(): Promise<void> }
     dtype: 'bf16' as const,
     items: GENERATED,
     work: async () => {
-      const settings = { maxNewTokens: GENERATED, temperature: 0.8, topK: 50, topP: 0.95, seed: 1, mrlLevel };
-      for await (const piece of lm.generate(PROMPT, settings)) if (piece.ids.length > 1) break;
+      const settings = { maxNewTokens: GENERATED, ignoreEnd: true, temperature: 0.8, topK: 50, topP: 0.95, seed: 1, mrlLevel };
+      let made = 0;
+      for await (const piece of lm.generate(PROMPT, settings)) made += piece.ids.length;
+      if (made !== GENERATED) throw new MatMambaError('INTERNAL', `${made} tokens came, not ${GENERATED}`);
     },
   }));
   return { rows: [...forward, ...prefill, ...decode, ...generate], dispose: () => lm.dispose() };

@@ -150,7 +150,7 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
     const rows = values.length / this.#columns;
     const padded = new (values.constructor as new (length: number) => A)(rows * this.stride);
     for (let row = 0; row < rows; row++) {
-      padded.set(values.subarray(row * this.#columns, (row + 1) * this.#columns) as never, row * this.stride);
+      padded.set(values.subarray(row * this.#columns, (row + 1) * this.#columns), row * this.stride);
     }
     return padded;
   }
