@@ -5,6 +5,7 @@ import { type Communicator, SingleProcess } from './communicator.ts';
 import { type Environment, detectLaunch } from './launch.ts';
 import { MpiCommunicator, reportToStandardError } from './mpi-communicator.ts';
 import { findMpi } from './mpi-library.ts';
+import { TcpCommunicator } from './tcp-communicator.ts';
 
 export interface ConnectOptions {
   /** The environment (`process.env`), where launchers leave their variables. */
@@ -26,8 +27,9 @@ const LIBRARY_SETTINGS: Record<string, string> = {
 };
 
 /**
- * The group of processes that `mpirun`, `mpiexec` or `srun` started this one in; a group of one when none did. MPI
- * is loaded only in the first case, and then a few settings of its libraries are put into `env`, where absent.
+ * The group of processes that `mpirun`, `mpiexec`, `srun` or `torchrun` started this one in; a group of one when none
+ * did. MPI is loaded only for the first three, and then a few settings of its libraries are put into `env`, where absent;
+ * with torchrun's variables ranks meet at MASTER_ADDR:MASTER_PORT.
  * @throws OPTION; DEVICE when MPI is missing, does not start, or does not belong to the launcher
  */
 export async function connect(options: ConnectOptions): Promise<Communicator> {
@@ -36,6 +38,7 @@ export async function connect(options: ConnectOptions): Promise<Communicator> {
   if (!(timeoutMs > 0)) throw new MatMambaError('OPTION', `timeoutMs must be above 0, got ${timeoutMs}`);
   const launch = detectLaunch(env);
   if (!launch) return new SingleProcess();
+  if (launch.rendezvous) return TcpCommunicator.join(launch.rank!, launch.size!, launch.rendezvous, { timeoutMs, report });
   for (const [name, value] of Object.entries(LIBRARY_SETTINGS)) env[name] ??= value;
   const library = await findMpi(setting, launch.family);
   const group = await MpiCommunicator.join(library, { timeoutMs, report });

@@ -10,6 +10,7 @@ import {
   connect,
   detectLaunch,
   fileIndices,
+  localRank,
   rankName,
   shareOf,
 } from './index.ts';
@@ -31,6 +32,40 @@ describe('detectLaunch', () => {
     [{ PMIX_RANK: '1' }, undefined, undefined, 1],
   ])('recognises %j', (env, family, size, rank) => {
     expect(detectLaunch(env)).toMatchObject({ family, size, rank });
+  });
+});
+
+describe("torchrun's variables", () => {
+  const place = { RANK: '1', WORLD_SIZE: '2', MASTER_ADDR: 'node7', MASTER_PORT: '29500' };
+
+  it('place a process, before those of other launchers', () => {
+    const rendezvous = { address: 'node7', port: 29_500 };
+    expect(detectLaunch(place)).toEqual({ launcher: 'torchrun', family: undefined, size: 2, rank: 1, rendezvous });
+    expect(detectLaunch({ ...place, SLURM_STEP_NUM_TASKS: '1', SLURM_PROCID: '0' })).toMatchObject({ rendezvous });
+    expect(detectLaunch({ ...place, RANK: '0', WORLD_SIZE: '1' })).toMatchObject({ size: 1, rank: 0 });
+    // torchrun's own store listens at the port.
+    expect(detectLaunch({ ...place, TORCHELASTIC_USE_AGENT_STORE: 'True' })?.rendezvous?.port).toBe(29_501);
+  });
+
+  it('count only together', () => {
+    for (const name of Object.keys(place)) expect(detectLaunch({ ...place, [name]: undefined })).toBeUndefined();
+  });
+
+  it.each([
+    ['RANK', '2'],
+    ['RANK', '-1'],
+    ['WORLD_SIZE', '0'],
+    ['MASTER_PORT', 'http'],
+    ['MASTER_PORT', '70000'],
+  ])('that are odd are refused: %s=%s', (name, value) => {
+    expect(() => detectLaunch({ ...place, [name]: value })).toThrow(`${name}=${value}`);
+  });
+
+  it('and those of other launchers tell the number on this machine', () => {
+    expect(localRank({})).toBeUndefined();
+    for (const name of ['LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'MPI_LOCALRANKID', 'SLURM_LOCALID'])
+      expect(localRank({ [name]: '3' })).toBe(3);
+    expect(localRank({ LOCAL_RANK: '1', SLURM_LOCALID: '0' })).toBe(1);
   });
 });
 

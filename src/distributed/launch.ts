@@ -1,7 +1,9 @@
 /**
- * Recognises a process that a launcher (`mpirun`, `mpiexec`, `srun`) started as one of several, by the variables it
- * leaves in the environment.
+ * Recognises a process that a launcher (`mpirun`, `mpiexec`, `srun`, `torchrun`) started as one of several, by the
+ * variables it leaves in the environment.
  */
+
+import { MatMambaError } from '../errors.ts';
 
 /** The environment, as `process.env`; passed in, because a library reads no variables on its own. */
 export type Environment = Record<string, string | undefined>;
@@ -14,6 +16,14 @@ export interface Launch {
   /** Ranks in the job; undefined when the launcher does not say. */
   readonly size: number | undefined;
   readonly rank: number | undefined;
+  /** Where rank 0 waits for the others, when they meet without MPI. */
+  readonly rendezvous?: Rendezvous;
+}
+
+/** An address of rank 0's machine. */
+export interface Rendezvous {
+  readonly address: string;
+  readonly port: number;
 }
 
 /** The two binary interfaces in use: Open MPI's, and MPICH's, which Intel MPI, MVAPICH and Cray MPICH share. */
@@ -31,8 +41,44 @@ function count(text: string | undefined): number | undefined {
   return text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : undefined;
 }
 
-/** How this process was started; undefined when no launcher did, or it started only this one. */
+/** The variables by which torchrun tells a process its place; they can be set by hand too. */
+const PLACE_VARIABLES = ['RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'] as const;
+const LAST_PORT = 65_535;
+
+/** A process whose place torchrun's variables give, all four of them; also a job of one. @throws OPTION for odd values */
+function detectTorchrun(env: Environment): Launch | undefined {
+  const given = PLACE_VARIABLES.map((name) => env[name]);
+  if (given.some((value) => value === undefined || value === '')) return undefined;
+  const [rank, size, port] = [given[0], given[1], given[3]].map(count);
+  const odd =
+    size === undefined || size < 1
+      ? 'WORLD_SIZE'
+      : rank === undefined || rank >= size
+        ? 'RANK'
+        : port === undefined || port < 1 || port >= LAST_PORT
+          ? 'MASTER_PORT'
+          : undefined;
+  if (odd) {
+    throw new MatMambaError('OPTION', `the environment has ${odd}=${env[odd]}, which is no place among processes`, {
+      hint: `torchrun sets ${PLACE_VARIABLES.join(', ')}; without it unset them`,
+    });
+  }
+  // Where torchrun itself listens at the port, the next one is free for the ranks.
+  const isTaken = env['TORCHELASTIC_USE_AGENT_STORE']?.toLowerCase() === 'true';
+  const rendezvous = { address: env['MASTER_ADDR']!, port: port! + (isTaken ? 1 : 0) };
+  return { launcher: 'torchrun', family: undefined, size, rank, rendezvous };
+}
+
+/** This process's number among those on its machine, from 0, as launchers tell it: which GPU is its own. */
+export function localRank(env: Environment): number | undefined {
+  const names = ['LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'MV2_COMM_WORLD_LOCAL_RANK', 'MPI_LOCALRANKID', 'SLURM_LOCALID'];
+  return names.map((name) => count(env[name])).find((rank) => rank !== undefined);
+}
+
+/** How this process was started; undefined when no launcher did, or MPI's started only this one. @throws OPTION */
 export function detectLaunch(env: Environment): Launch | undefined {
+  const torchrun = detectTorchrun(env);
+  if (torchrun) return torchrun;
   for (const { size: sizeKey, rank: rankKey, launcher, family } of LAUNCHERS) {
     const size = count(env[sizeKey]);
     const rank = count(env[rankKey]);

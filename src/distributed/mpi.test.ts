@@ -1,13 +1,13 @@
 /** Two and three ranks under mpirun, with the sources compiled to plain JavaScript first. */
 
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { hostname, tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compileDistributed } from './testing.ts';
 
-const root = fileURLToPath(new URL('../../', import.meta.url));
 const job = fileURLToPath(new URL('./fixtures/mpi-job.mjs', import.meta.url));
 
 function hasMpirun(): boolean {
@@ -17,24 +17,6 @@ function hasMpirun(): boolean {
   } catch {
     return false;
   }
-}
-
-/** Compiles `src/distributed` to a folder where it finds its dependencies. */
-function compile(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'matmamba-mpi-'));
-  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'junction');
-  writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
-  const flags =
-    '--ignoreConfig --noCheck --module nodenext --target es2022 --allowJs --allowImportingTsExtensions --rewriteRelativeImportExtensions';
-  const files = ['src/distributed/index.ts', 'src/distributed/mpi-worker.js'];
-  execFileSync(
-    process.execPath,
-    [join(root, 'node_modules/typescript/bin/tsc'), ...flags.split(' '), '--rootDir', 'src', '--outDir', folder, ...files],
-    {
-      cwd: root,
-    },
-  );
-  return folder;
 }
 
 interface Outcome {
@@ -51,7 +33,7 @@ const required = (process.env['MATMAMBA_REQUIRE'] ?? '').split(',').includes('mp
 describe.skipIf(!required && !hasMpirun())('MPI (skipped where mpirun is missing: apt-get install openmpi-bin)', () => {
   let folder = '';
   beforeAll(() => {
-    folder = compile();
+    folder = compileDistributed();
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
