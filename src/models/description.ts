@@ -18,7 +18,7 @@ import {
   configFromJson,
   configToJson,
 } from './config.ts';
-import { declareLanguageModel } from './language-model.ts';
+import { declareLanguageModel } from './language-shape.ts';
 import { type MixerShape, mixerParameters, mixerState, zeroBiases } from './mixer.ts';
 import type { ParameterSet } from './model.ts';
 import type { ParameterDeclaration } from './parameters.ts';

@@ -1,12 +1,9 @@
 /** The MatMamba language model: embedding, the stack of nested layers, a head that may be tied to the embedding. */
 
-import type { Checkpoint, JsonObject } from '../checkpoint/index.ts';
+import type { JsonObject } from '../checkpoint/index.ts';
 import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } from '../elastic/granularity.ts';
 import { MatMambaError, refuseUnknownKeys, throwIfAborted } from '../errors.ts';
-import { gradientSpec } from '../graph/differentiate.ts';
-import type { Graph, Sym } from '../graph/graph.ts';
-import { embedding, lastRows, linear, linearCrossEntropy, linearCrossEntropyBackward, sample } from '../ops/index.ts';
-import { SAMPLE_RANDOM, SAMPLE_SETTINGS } from '../ops/sample/op.ts';
+import type { Graph } from '../graph/graph.ts';
 import type { TypedArray } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import {
@@ -19,29 +16,19 @@ import {
 } from '../text/index.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { idInput } from './call.ts';
-import {
-  MAMBA_DEFAULTS,
-  type MambaConfig,
-  configFromJson,
-  configToJson,
-  mambaConfig,
-  paddedVocabSize,
-  ssmConfig,
-} from './config.ts';
+import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, paddedVocabSize } from './config.ts';
 import { loadFolderTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
-import { type OpenModel, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
-import { type MixerState, mixerShape } from './mixer.ts';
-import { Model, type ParameterSet, parameterSet } from './model.ts';
-import { linearInit, matrix, normal } from './parameters.ts';
+import { EMBEDDING, HEAD, type LanguageDeclaration, declareLanguageModel, trimVocabulary } from './language-shape.ts';
+import { type Head, traceLanguageModel, traceLanguageTraining } from './language-trace.ts';
+import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
+import type { MixerState } from './mixer.ts';
+import { Model } from './model.ts';
 import { prefillChunks } from './prefill.ts';
 import { type CallOptions, CALL_OPTION_KEYS, ModelRuntime } from './runtime.ts';
-import { type StackShape, hiddenWidth, stackParameters, stackState, traceStack } from './stack.ts';
+import { stackState } from './stack.ts';
 import { ModelState } from './state.ts';
-import { type TrainingShape, traceBackward, trainingInputs } from './training.ts';
+import type { TrainingShape } from './training.ts';
 import { randomWeights } from './weight-sources.ts';
-
-const EMBEDDING = 'backbone.embedding.weight';
-const HEAD = 'lm_head.weight';
 
 export interface LMForwardOptions extends WidthOptions, CallOptions {
   /** Carried state of the same batch; updated in place. */
@@ -55,19 +42,6 @@ export interface LMForwardOptions extends WidthOptions, CallOptions {
 /** Tokens of one program that returns the logits of all: on any device they are copied through the host's memory. */
 const LOGITS_PROGRAM_TOKENS = 4096;
 
-interface Declared {
-  readonly config: MambaConfig;
-  readonly stack: StackShape;
-  readonly parameters: ParameterSet;
-}
-
-/** What one program computes beside the stack. */
-type Head =
-  | { readonly kind: 'logits'; readonly count: number | 'all' }
-  | { readonly kind: 'draw' }
-  | { readonly kind: 'loss' }
-  | { readonly kind: 'none' };
-
 export class MatMambaLMHeadModel extends Model {
   readonly config: MambaConfig;
   /** The layers' own widths, used when a call names none: `backbone.layers[i].mixer.mixnmatch`. */
@@ -76,14 +50,15 @@ export class MatMambaLMHeadModel extends Model {
   readonly vocabSize: number;
   /** Text in and out; GPT-2's stands in where the folder has none and the vocabulary is GPT-2's. */
   tokenizer: Tokenizer | undefined;
-  readonly #stack: StackShape;
+  readonly #declared: LanguageDeclaration;
   readonly #states: readonly MixerState[];
   readonly #slotBytes: number;
 
-  private constructor({ config, stack, parameters }: Declared, runtime: ModelRuntime) {
+  private constructor(declared: LanguageDeclaration, runtime: ModelRuntime) {
+    const { config, stack, parameters } = declared;
     super(runtime, parameters);
     this.config = config;
-    this.#stack = stack;
+    this.#declared = declared;
     this.vocabSize = paddedVocabSize(config);
     const { layers, slotBytes } = stackState(stack);
     this.#states = layers;
@@ -265,25 +240,7 @@ export class MatMambaLMHeadModel extends Model {
 
   /** One micro-batch of training; see `TrainableModel`. */
   traceTraining(graph: Graph, shape: TrainingShape): void {
-    const { batch, length, dims } = shape;
-    const { declared } = this.parameters;
-    const table = graph.parameter(declared.get(EMBEDDING)!);
-    const weight = declared.has(HEAD) ? graph.parameter(declared.get(HEAD)!) : table;
-    const ids = graph.input('ids', [batch, length], 'i32');
-    const targets = graph.input('targets', [batch, length], 'i32');
-    const dLoss = graph.input('scale', [batch, length, 1], 'f32');
-    const sequence = { batch, length, training: trainingInputs(graph, shape) };
-    const h = graph.in('backbone.embedding', () => embedding({ ids, weight: table }).y);
-    const y = traceStack(graph, h, this.#stack, dims, declared, sequence, []);
-    // The teacher is the full width without dropout; no gradient is asked of it.
-    const full = dims.map(() => this.config.dModel);
-    const teacher = shape.distill > 0 ? traceStack(graph, h, this.#stack, full, declared, { batch, length }, []) : undefined;
-    const dWeight = graph.parameter(gradientSpec(declared.get(weight.value.name)!));
-    const head = graph.in('lm_head', () =>
-      linearCrossEntropyBackward({ x: y, weight, targets, dLoss, teacher, dWeight }, { distill: shape.distill }),
-    );
-    graph.output('loss', head.loss);
-    traceBackward(graph, y, head.dx, shape.recompute);
+    traceLanguageTraining(graph, this.#declared, shape);
   }
 
   /** Runs a long input `step` tokens at a time with carried state, and puts the wanted logits together. */
@@ -357,91 +314,12 @@ export class MatMambaLMHeadModel extends Model {
       lengths !== undefined,
       dims,
     ].join('/');
-    const trace = (graph: Graph): void =>
-      this.#trace(graph, batch, length, dims, head, slots !== undefined, lengths !== undefined);
+    const shape = { batch, length, dims, head, carried: slots !== undefined, ragged: lengths !== undefined };
+    const trace = (graph: Graph): void => traceLanguageModel(graph, this.#declared, this.#states, shape);
     const given = { ids, slots, ...more, lengths };
     const inputs = Object.fromEntries(Object.entries(given).flatMap(([name, data]) => (data ? [[name, data] as const] : [])));
     return this.runtime.run(key, trace, inputs, options);
   }
-
-  #trace(
-    graph: Graph,
-    batch: number,
-    length: number,
-    dims: readonly number[],
-    head: Head,
-    carried: boolean,
-    ragged: boolean,
-  ): void {
-    const { declared } = this.parameters;
-    const table = graph.parameter(declared.get(EMBEDDING)!);
-    const ids = graph.input('ids', [batch, length], 'i32');
-    const slots = carried ? graph.input('slots', [batch], 'i32') : undefined;
-    const lengths = ragged ? graph.input('lengths', [batch], 'i32') : undefined;
-    const h = graph.in('backbone.embedding', () => embedding({ ids, weight: table }).y);
-    const sequence = { batch, length, slots, lengths };
-    const y = traceStack(graph, h, this.#stack, dims, declared, sequence, this.#states);
-    if (head.kind === 'none') return;
-    const weight = declared.has(HEAD) ? graph.parameter(declared.get(HEAD)!) : table;
-    graph.in('lm_head', () => {
-      if (head.kind === 'loss') {
-        const targets = graph.input('targets', [batch, length], 'i32');
-        graph.output('y', linearCrossEntropy({ x: y, weight, targets }).loss);
-        return;
-      }
-      const count = head.kind === 'draw' ? 1 : head.count;
-      const everyRow = count === 'all' || (count === length && !lengths);
-      const rows: Sym = everyRow ? y : lastRows({ x: y, lengths }, { count }).y;
-      const logits = linear({ x: rows, weight }, { segments: [{ start: 0, count: this.vocabSize }] }).y;
-      if (head.kind === 'logits') {
-        graph.output('y', logits);
-        return;
-      }
-      const settings = graph.input('settings', [SAMPLE_SETTINGS], 'f32');
-      const random = graph.input('random', [SAMPLE_RANDOM], 'i32');
-      graph.output('y', sample({ logits, settings, random }).ids);
-    });
-  }
-}
-
-/** Config, shapes and parameters, without weights. @throws OPTION, CONFIG */
-export function declareLanguageModel(given: Partial<MambaConfig>): Declared {
-  const config = mambaConfig(given);
-  const V = paddedVocabSize(config);
-  const stack: StackShape = {
-    mixer: mixerShape(config.dModel, ssmConfig(config.ssmCfg)),
-    nLayer: config.nLayer,
-    hidden: hiddenWidth(config.dIntermediate),
-    center: !config.rmsNorm,
-    eps: 1e-5,
-    outScale: Math.sqrt(config.nLayer),
-    prefix: 'backbone.',
-  };
-  const table = matrix(EMBEDDING, V, config.dModel, normal(0.02));
-  const head = config.tieEmbeddings ? [] : [matrix(HEAD, V, config.dModel, linearInit(config.dModel))];
-  return {
-    config,
-    stack,
-    parameters: parameterSet([table, ...stackParameters(stack), ...head], config.tieEmbeddings ? { [HEAD]: EMBEDDING } : {}),
-  };
-}
-
-/** Cuts an embedding that was trained with more rows than the vocabulary has (trainers pad it) down to it. */
-export function trimVocabulary({ folder, checkpoint }: OpenModel, V: number, warn: (message: string) => void): Checkpoint {
-  const entries = new Map(checkpoint.entries);
-  for (const name of [EMBEDDING, HEAD]) {
-    const entry = entries.get(name);
-    const [rows = 0, columns = 0] = entry?.shape ?? [];
-    if (!entry || rows <= V) continue;
-    warn(`${folder}: ${name} has ${rows} rows, of which the first ${V} are used`);
-    entries.set(name, {
-      ...entry,
-      shape: [V, columns],
-      byteLength: (entry.byteLength / rows) * V,
-      read: (...range) => entry.read(...range),
-    });
-  }
-  return { ...checkpoint, entries, close: () => checkpoint.close() };
 }
 
 /** @throws OPTION naming the sequence */

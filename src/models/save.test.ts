@@ -7,7 +7,7 @@ import { saveTensors } from '../checkpoint/index.ts';
 import { withFolder } from '../checkpoint/testing.ts';
 import { type MambaConfig, MatMamba2, MatMamba2Vision, MatMambaLMHeadModel, Tensor, tensor } from '../index.ts';
 import { floatToBf16, floatToF16, sizeOf } from '../tensor/index.ts';
-import { declareLanguageModel } from './language-model.ts';
+import { declareLanguageModel } from './language-shape.ts';
 
 const OPTIONS = { threads: 1 } as const;
 const CONFIG: Partial<MambaConfig> = { dModel: 64, nLayer: 2, vocabSize: 45, ssmCfg: { dState: 16 } };

@@ -6,7 +6,7 @@
 import { MatMambaError } from '../../errors.ts';
 import { type Graph, type GraphNode, type OpDefinition, type Sym, rowsOf } from '../../graph/graph.ts';
 import type { CudaKernel, CudaLaunch, CudaNode } from '../../ops/cuda-kernel.ts';
-import { type DecodeLayer, decodeLayerFuses, decodeLayerLaunches } from '../../ops/decode/cuda-layer.ts';
+import { type DecodeLayer, decodeLayerFuses, decodeLayerLaunches, normLinearLaunch } from '../../ops/decode/cuda-layer.ts';
 import { FEW_ROWS } from '../../ops/linear/cuda-few-rows.ts';
 import { cudaKernels } from './table.ts';
 
@@ -33,7 +33,11 @@ export function stepsOf(graph: Graph, resolve: (node: GraphNode) => CudaNode): S
   const readers = countReaders(graph);
   const steps: Step[] = [];
   for (let first = 0; first < nodes.length;) {
-    const step = decodeStep(nodes, first, readers, resolve) ?? groupStep(nodes, first) ?? nodeStep(nodes, first);
+    const step =
+      decodeStep(nodes, first, readers, resolve) ??
+      normedProductStep(nodes, first, readers) ??
+      groupStep(nodes, first) ??
+      nodeStep(nodes, first);
     steps.push(step);
     first += step.nodes.length;
   }
@@ -110,6 +114,22 @@ function decodeStep(
     planned: asOneNode('decode_layer', layer, inside),
     scratchBytes: () => 0,
     launches: (resolved) => decodeLayerLaunches(asLayer(resolved)),
+  };
+}
+
+/** A norm and the product of a few rows with it, such as the head of a decoded token: one launch. */
+function normedProductStep(nodes: readonly GraphNode[], first: number, readers: ReadonlyMap<number, number>): Step | undefined {
+  const [norm, linear] = nodes.slice(first, first + 2);
+  if (!norm || !linear || !LAYER_OPS[0]!.includes(norm.op.name) || linear.op.name !== 'linear') return undefined;
+  const { value } = norm.outputs['y']!;
+  if (linear.inputs['x']!.value !== value || readers.get(value.id) !== 1 || rowsOf(norm.inputs['x']!.shape) > FEW_ROWS)
+    return undefined;
+  return {
+    first,
+    nodes: [norm, linear],
+    planned: asOneNode('normed_product', [norm, linear], new Set([value.id])),
+    scratchBytes: () => 0,
+    launches: ([n, l]) => [normLinearLaunch(n!, l!)],
   };
 }
 

@@ -8,7 +8,7 @@ import type { MambaConfig } from '../../models/config.ts';
 import { paddedVocabSize } from '../../models/config.ts';
 import { type ModelDescription, describeModel, sizeAt } from '../../models/description.ts';
 import { loadFolderTokenizer, saveTokenizerFiles } from '../../models/folder-tokenizer.ts';
-import { trimVocabulary } from '../../models/language-model.ts';
+import { trimVocabulary } from '../../models/language-shape.ts';
 import { modelEntries } from '../../models/load.ts';
 import { PRESET_NAMES } from '../../models/presets.ts';
 import { checkpointWeights } from '../../models/weight-sources.ts';
