@@ -39,6 +39,12 @@ const FUNCTIONS = {
   ncclBroadcast: 'uint64_t, uint64_t, size_t, int, int, uint64_t, uint64_t',
 } as const;
 
+/** For those that the user has not set. */
+const SETTINGS = {
+  // Otherwise ranks wait for each other whenever one of them records a program again, which they do at times of their own.
+  NCCL_GRAPH_REGISTER: '0',
+} as const;
+
 type FunctionName = keyof typeof FUNCTIONS;
 
 const LOG_HINT = 'NCCL_DEBUG=INFO in the environment of all ranks prints what NCCL does';
@@ -83,6 +89,10 @@ export class NcclGroup {
    * @throws DEVICE
    */
   static async join(ranks: RankGroup, device: string): Promise<NcclGroup> {
+    for (const [name, value] of Object.entries(SETTINGS)) {
+      // oxlint-disable-next-line node/no-process-env -- NCCL takes settings no other way
+      process.env[name] ??= value;
+    }
     const group = new NcclGroup(await loadLibrary('nccl'), ranks, device);
     const id = new Uint8Array(ID_BYTES);
     if (ranks.rank === 0) group.#call('ncclGetUniqueId', group.#library.address(id));
