@@ -16,7 +16,7 @@ import { gateRows } from '../src/ops/gated-silu/reference.ts';
 import { linearReference, linearRows } from '../src/ops/linear/reference.ts';
 import { dequantiseLaunch, fewRowsLaunches } from '../src/ops/linear/cuda-few-rows.ts';
 import { normReference } from '../src/ops/norm/reference.ts';
-import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { emulatedDriver } from './support/emulated.ts';
 import { bytesOf, columnsOf, deviceValues, rounded, withoutPadding } from './support/cuda-values.ts';
 import { relativeError } from './support/run-case.ts';
 
@@ -44,7 +44,7 @@ interface Setting {
   readonly multiprocessors?: number;
 }
 
-const driver = await openEmulator();
+const driver = await emulatedDriver();
 afterAll(() => driver.dispose());
 
 const { upload, download, deviceBuffer, readRows, vector, matrix } = deviceValues(driver);

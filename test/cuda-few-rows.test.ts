@@ -11,14 +11,12 @@ import { sample } from '../src/ops/index.ts';
 import { linearCases } from '../src/ops/linear/cases.ts';
 import { Random } from '../src/tensor/random.ts';
 import { Sampler, type SamplerOptions } from '../src/text/sampler.ts';
-import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { emulatedBackend } from './support/emulated.ts';
 import { runCase } from './support/run-case.ts';
 
 const SIZES = [1, 3, 40];
-const backends = await Promise.all(
-  SIZES.map(async (multiprocessors) => new CudaBackend(await openEmulator({ multiprocessors }))),
-);
-afterAll(() => Promise.all(backends.map((backend) => backend.dispose())));
+const backends = await Promise.all(SIZES.map(async (multiprocessors) => await emulatedBackend({ multiprocessors })));
+afterAll(() => Promise.all(backends.map((backend) => backend?.dispose())));
 
 /** The cases of `linear` with other numbers of rows. */
 function casesOf(rows: number): OpCase[] {
