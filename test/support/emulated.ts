@@ -3,7 +3,7 @@
  * visibly; `MATMAMBA_REQUIRE=g++` turns the skip into a failure.
  */
 
-import { describe } from 'vitest';
+import { describe, test } from 'vitest';
 import { CudaBackend } from '../../src/backends/cuda/cuda-backend.ts';
 import { compilerVersion } from './cuda-emulator/compile.ts';
 import { type EmulatedDriver, type EmulatorOptions, openEmulator } from './cuda-emulator/emulator.ts';
@@ -24,7 +24,7 @@ export async function emulatedBackend(options: EmulatorOptions = {}): Promise<Cu
   return missing === undefined ? new CudaBackend(await openEmulator(options)) : (undefined as never);
 }
 
-/** `describe` that says why it is skipped. */
-export function describeEmulated(name: string, tests: () => void): void {
-  describe.skipIf(missing !== undefined)(missing === undefined ? name : `${name} (skipped: ${missing})`, () => tests());
-}
+if (missing !== undefined) console.warn(`tests on the emulated GPU are skipped: ${missing}`);
+
+export const describeEmulated = describe.skipIf(missing !== undefined);
+export const testEmulated = test.skipIf(missing !== undefined);
