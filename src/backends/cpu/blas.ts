@@ -4,6 +4,7 @@
  */
 
 import { MatMambaError, messageOf } from '../../errors.ts';
+import { ON_NODE } from './platform.ts';
 
 /** What a worker needs to bind the library. */
 export interface BlasLibrary {
@@ -30,6 +31,7 @@ const CANDIDATES: Readonly<Record<string, readonly string[]>> = {
  */
 export async function findBlas(setting: BlasSetting): Promise<{ library?: BlasLibrary; description: string }> {
   if (setting === 'off') return { description: 'off' };
+  if (!ON_NODE) return { description: 'none in a browser' };
   const failures: string[] = [];
   const candidates = setting === 'auto' ? (CANDIDATES[process.platform] ?? []) : [setting];
   for (const path of candidates) {

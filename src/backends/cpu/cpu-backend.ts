@@ -20,11 +20,13 @@ import {
   storageFor,
 } from '../backend.ts';
 import { type BlasSetting, findBlas } from './blas.ts';
-import { HEAP_LIMIT_BYTES, Heap } from './heap.ts';
+import { Heap } from './heap.ts';
+import { LoneTeam } from './lone-team.ts';
 import { type KernelModule, loadKernelModule } from './module.ts';
+import { type CpuPlatform, hostPlatform } from './platform.ts';
 import { CpuArena, type CpuHost, CpuProgram } from './program.ts';
 import { cpuKernels } from './table.ts';
-import { Team } from './team.ts';
+import { type Crew, Team } from './team.ts';
 import {
   type WeightStorage as PlacedWeight,
   type WeightMemory,
@@ -57,34 +59,57 @@ const BREATH_MS = 50;
 export class CpuBackend implements Backend, CpuHost {
   readonly name = 'cpu';
   readonly heap: Heap;
-  readonly team: Team;
+  readonly team: Crew;
   readonly blas: boolean;
   readonly slotTable: number;
   readonly #module: KernelModule;
   readonly #blasDescription: string;
+  readonly #alone: string | undefined;
   #slotCount = 0;
   #breathedMs = performance.now();
   readonly #freeSlots: number[] = [];
 
-  private constructor(heap: Heap, team: Team, module: KernelModule, blas: boolean, blasDescription: string) {
+  private constructor(
+    heap: Heap,
+    team: Crew,
+    module: KernelModule,
+    blas: boolean,
+    blasDescription: string,
+    alone: string | undefined,
+  ) {
     this.heap = heap;
     this.team = team;
     this.#module = module;
     this.blas = blas;
     this.#blasDescription = blasDescription;
+    this.#alone = alone;
     this.slotTable = heap.allocate(4 * MAXIMUM_SLOTS, 'the slot table');
   }
 
-  /** @throws DEVICE when the engine lacks WASM SIMD or threads, OPTION for a bad thread count */
-  static async open(options: CpuOptions = {}, { onLost }: CpuEvents = {}): Promise<CpuBackend> {
-    const threads = options.threads ?? (await coreCount());
+  /**
+   * On `platform`, this machine's own unless given. Where no memory can be shared, one thread does everything, whatever
+   * number was asked for.
+   * @throws DEVICE when the engine lacks WASM SIMD or threads, OPTION for a bad thread count
+   */
+  static async open(options: CpuOptions = {}, { onLost }: CpuEvents = {}, platform?: CpuPlatform): Promise<CpuBackend> {
+    const host = platform ?? (await hostPlatform());
+    const threads = options.threads ?? (await host.defaultThreads());
     if (!Number.isInteger(threads) || threads < 1 || threads > 256) {
       throw new MatMambaError('OPTION', `threads must be a whole number from 1 to 256, got ${threads}`);
     }
-    const [module, { library, description }] = await Promise.all([loadKernelModule(), findBlas(options.blas ?? 'auto')]);
+    if (host.alone !== undefined) {
+      const module = await loadKernelModule(host, false);
+      const heap = new Heap({ shared: false });
+      const team = await LoneTeam.start(heap, module.module);
+      return new CpuBackend(heap, team, module, false, 'off', host.alone);
+    }
+    const [module, { library, description }] = await Promise.all([
+      loadKernelModule(host, true),
+      findBlas(options.blas ?? 'auto'),
+    ]);
     const heap = new Heap();
-    const team = Team.start(heap, module.module, threads, library, onLost);
-    return new CpuBackend(heap, team, module, library !== undefined, description);
+    const team = Team.start(host, heap, module.module, threads, library, onLost);
+    return new CpuBackend(heap, team, module, library !== undefined, description, undefined);
   }
 
   capabilities(): Capabilities {
@@ -99,8 +124,9 @@ export class CpuBackend implements Backend, CpuHost {
       facts: {
         SIMD: simd === 'relaxed' ? 'relaxed (fused multiply-adds)' : `${simd} (this engine has no relaxed SIMD)`,
         BLAS: this.#blasDescription,
+        ...(this.#alone === undefined ? {} : { 'one thread': this.#alone }),
       },
-      memoryLimitBytes: HEAP_LIMIT_BYTES,
+      memoryLimitBytes: this.heap.limitBytes,
       dtypes: WEIGHT_DTYPES,
       programTokens: 4096,
       replaysWhole: false,
@@ -188,11 +214,6 @@ export class CpuBackend implements Backend, CpuHost {
   async dispose(): Promise<void> {
     await this.team.dispose();
   }
-}
-
-async function coreCount(): Promise<number> {
-  const { availableParallelism } = await import('node:os');
-  return availableParallelism();
 }
 
 /** A weight in the heap: what kernels read of it, and the way back to float32. */

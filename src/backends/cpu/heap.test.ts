@@ -2,7 +2,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { HEAP_LIMIT_BYTES, Heap, WASM_PAGE_BYTES } from './heap.ts';
+import { Heap, WASM_PAGE_BYTES } from './heap.ts';
 
 const ALIGN = 256;
 
@@ -68,7 +68,7 @@ describe('heap', () => {
 
   test('more than the address space is refused, and the heap goes on', () => {
     const heap = new Heap();
-    expect(() => heap.allocate(HEAP_LIMIT_BYTES + 2 * WASM_PAGE_BYTES, 'a test')).toThrow(
+    expect(() => heap.allocate(heap.limitBytes + 2 * WASM_PAGE_BYTES, 'a test')).toThrow(
       expect.objectContaining({ code: 'MEMORY', hint: expect.stringContaining('4 GiB') }),
     );
     expect(heap.usedBytes).toBe(0);

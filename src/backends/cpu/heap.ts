@@ -1,5 +1,5 @@
 /**
- * The memory of the CPU backend: one shared WebAssembly memory and an allocator of 256-byte aligned blocks in it.
+ * The memory of the CPU backend: one WebAssembly memory, shared where there is a team of workers, and an allocator of 256-byte aligned blocks in it.
  * Blocks are kept in address order; free neighbours are joined. Growing never moves anything: the engine reserves the
  * whole address space at the start.
  */
@@ -7,14 +7,14 @@
 import { MatMambaError } from '../../errors.ts';
 
 export const WASM_PAGE_BYTES = 65536;
-const MAXIMUM_PAGES = 65536;
-const INITIAL_PAGES = 64;
+export const MAXIMUM_PAGES = 65536;
+export const INITIAL_PAGES = 64;
 const BLOCK_ALIGN_BYTES = 256;
 /** Below this lie the module's own constants. */
 const HEAP_BASE_BYTES = 1 << 20;
 
-/** Bytes that a 32-bit address space leaves to models. */
-export const HEAP_LIMIT_BYTES = MAXIMUM_PAGES * WASM_PAGE_BYTES - HEAP_BASE_BYTES - WASM_PAGE_BYTES;
+/** The least address space that is asked for, where a device reserves no more. */
+const LEAST_PAGES = 4096;
 
 interface Block {
   pointer: number;
@@ -29,8 +29,14 @@ export class Heap {
   ];
   #usedBytes = 0;
 
-  constructor() {
-    this.memory = new WebAssembly.Memory({ initial: INITIAL_PAGES, maximum: MAXIMUM_PAGES, shared: true });
+  /** Bytes that the address space leaves to models. */
+  readonly limitBytes: number;
+
+  /** @throws MEMORY where not even a small address space can be reserved */
+  constructor({ shared = true }: { readonly shared?: boolean } = {}) {
+    const { memory, pages } = reserve(shared);
+    this.memory = memory;
+    this.limitBytes = pages * WASM_PAGE_BYTES - HEAP_BASE_BYTES - WASM_PAGE_BYTES;
   }
 
   /** Bytes in blocks that are taken. */
@@ -108,6 +114,17 @@ export class Heap {
     }
     last.bytes += pages * WASM_PAGE_BYTES;
     return last;
+  }
+}
+
+/** The whole 32-bit address space, or as much of it as the device gives: phones reserve less. */
+function reserve(shared: boolean): { memory: WebAssembly.Memory; pages: number } {
+  for (let pages = MAXIMUM_PAGES; ; pages /= 2) {
+    try {
+      return { memory: new WebAssembly.Memory({ initial: INITIAL_PAGES, maximum: pages, shared }), pages };
+    } catch (cause) {
+      if (pages <= LEAST_PAGES) throw new MatMambaError('MEMORY', 'no address space can be reserved for models', { cause });
+    }
   }
 }
 

@@ -4,7 +4,8 @@
  * A program is a table of (function, arguments) pairs in shared memory. Each worker runs `work`: it waits for a new
  * sequence number in the control block, walks the table with the others, meeting them at a barrier after every call,
  * and the last one to finish wakes the main thread. Waiters spin before they sleep: between calls the wait is shorter
- * than a system call. The layout of the control block is in `control.ts`.
+ * than a system call. A lone thread without shared memory calls `walk` itself. The layout of the control block is in
+ * `control.ts`.
  */
 
 export * from '../../ops/kernels.as';
@@ -56,7 +57,6 @@ function barrier(control: Control, threads: i32, spins: i32): i32 {
 
 /** Runs programs as they come; returns when the sequence number turns negative. `seen` is the last one handled. */
 export function work(address: usize, thread: i32, seen: i32): void {
-  const control = changetype<Control>(address);
   while (true) {
     let spins = SPINS_BETWEEN_PROGRAMS;
     while (atomic.load<i32>(address, offsetof<Control>('sequence')) == seen) {
@@ -64,25 +64,31 @@ export function work(address: usize, thread: i32, seen: i32): void {
     }
     seen = atomic.load<i32>(address, offsetof<Control>('sequence'));
     if (seen < 0) return;
-    const threads = control.threads;
-    const count = control.count;
-    const table = control.table;
-    const times = control.times;
-    if (times != 0 && thread == 0) store<f64>(times, now());
-    // On a machine of our own the others come within microseconds; where the cores are shared, a thread that is late has
-    // lost its core, and spinning only keeps others from theirs.
-    let patience = MOST_SPINS_BETWEEN_CALLS;
-    for (let i = 0; i < count; i++) {
-      const entry = table + (<usize>i << 3);
-      call_indirect(load<u32>(entry), <usize>load<u32>(entry, 4), thread, threads);
-      const left = barrier(control, threads, patience);
-      if (atomic.load<i32>(address, offsetof<Control>('aborted')) != 0) break;
-      if (left < 0) patience = max(LEAST_SPINS_BETWEEN_CALLS, patience >> 2);
-      else if (patience < MOST_SPINS_BETWEEN_CALLS) patience += patience >> 2;
-      if (times != 0 && thread == 0) store<f64>(times + (<usize>(i + 1) << 3), now());
-    }
-    finish(address, threads);
+    walk(address, thread);
   }
+}
+
+/** One thread's part of the program in the control block. A team of one needs nothing else and calls it itself. */
+export function walk(address: usize, thread: i32): void {
+  const control = changetype<Control>(address);
+  const threads = control.threads;
+  const count = control.count;
+  const table = control.table;
+  const times = control.times;
+  if (times != 0 && thread == 0) store<f64>(times, now());
+  // On a machine of our own the others come within microseconds; where the cores are shared, a thread that is late has
+  // lost its core, and spinning only keeps others from theirs.
+  let patience = MOST_SPINS_BETWEEN_CALLS;
+  for (let i = 0; i < count; i++) {
+    const entry = table + (<usize>i << 3);
+    call_indirect(load<u32>(entry), <usize>load<u32>(entry, 4), thread, threads);
+    const left = barrier(control, threads, patience);
+    if (atomic.load<i32>(address, offsetof<Control>('aborted')) != 0) break;
+    if (left < 0) patience = max(LEAST_SPINS_BETWEEN_CALLS, patience >> 2);
+    else if (patience < MOST_SPINS_BETWEEN_CALLS) patience += patience >> 2;
+    if (times != 0 && thread == 0) store<f64>(times + (<usize>(i + 1) << 3), now());
+  }
+  finish(address, threads);
 }
 
 /** One thread is through; the last one reports the program as done. */

@@ -4,6 +4,9 @@
  */
 
 import { MatMambaError } from '../../errors.ts';
+import { INITIAL_PAGES, MAXIMUM_PAGES } from './heap.ts';
+import type { CpuPlatform, KernelFile } from './platform.ts';
+import { withUnsharedMemory } from './unshared.ts';
 
 export interface KernelModule {
   readonly module: WebAssembly.Module;
@@ -14,44 +17,41 @@ export interface KernelModule {
 
 const INDEX_SUFFIX = '_index';
 
-let loading: Promise<KernelModule> | undefined;
+const loading = new Map<boolean, Promise<KernelModule>>();
 
-/** The compiled module, made once per process. @throws DEVICE */
-export function loadKernelModule(): Promise<KernelModule> {
-  loading ??= load();
-  return loading;
-}
-
-async function load(): Promise<KernelModule> {
-  const relaxed = await read('kernels-relaxed.wasm');
-  if (!WebAssembly.validate(relaxed)) await enableRelaxedSimd();
-  if (WebAssembly.validate(relaxed)) return describe(await WebAssembly.compile(relaxed), 'relaxed');
-  const plain = await read('kernels-simd.wasm');
-  if (WebAssembly.validate(plain)) return describe(await WebAssembly.compile(plain), 'simd128');
-  throw new MatMambaError('DEVICE', 'this engine runs no WebAssembly with SIMD and threads', { hint: 'use Node 20.19 or newer' });
-}
-
-async function read(name: string): Promise<Uint8Array<ArrayBuffer>> {
-  const { readFile } = await import('node:fs/promises');
-  const url = new URL(`./${name}`, import.meta.url);
-  try {
-    return new Uint8Array(await readFile(url));
-  } catch (cause) {
-    throw new MatMambaError('DEVICE', `the CPU kernels ${name} are missing`, { hint: 'build them: npm run build', cause });
+/** The compiled module for memory that is shared or not, made once per process. @throws DEVICE, NETWORK */
+export function loadKernelModule(platform: CpuPlatform, shared: boolean): Promise<KernelModule> {
+  let made = loading.get(shared);
+  if (!made) {
+    made = load(platform, shared);
+    loading.set(shared, made);
+    // A later try may find what was missing.
+    made.catch(() => loading.delete(shared));
   }
+  return made;
 }
 
-async function enableRelaxedSimd(): Promise<void> {
-  const { setFlagsFromString } = await import('node:v8');
-  setFlagsFromString('--experimental-wasm-relaxed-simd');
+async function load(platform: CpuPlatform, shared: boolean): Promise<KernelModule> {
+  const read = async (name: KernelFile): Promise<Uint8Array<ArrayBuffer>> => {
+    const bytes = await platform.kernelBytes(name);
+    return shared ? bytes : withUnsharedMemory(bytes);
+  };
+  const relaxed = await read('kernels-relaxed.wasm');
+  if (!WebAssembly.validate(relaxed)) await platform.enableRelaxedSimd();
+  if (WebAssembly.validate(relaxed)) return describe(await WebAssembly.compile(relaxed), 'relaxed', shared);
+  const plain = await read('kernels-simd.wasm');
+  if (WebAssembly.validate(plain)) return describe(await WebAssembly.compile(plain), 'simd128', shared);
+  throw new MatMambaError('DEVICE', 'this engine runs no WebAssembly with SIMD and threads', {
+    hint: 'use Node 20.19 or newer, or a browser of 2023 or newer',
+  });
 }
 
 /** Reads the kernels' indices off an instance that never runs. */
-function describe(module: WebAssembly.Module, simd: KernelModule['simd']): KernelModule {
+function describe(module: WebAssembly.Module, simd: KernelModule['simd'], shared: boolean): KernelModule {
   const never = (): never => {
     throw new Error('not a worker');
   };
-  const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared: true });
+  const memory = new WebAssembly.Memory({ initial: INITIAL_PAGES, maximum: shared ? MAXIMUM_PAGES : INITIAL_PAGES, shared });
   const { exports } = new WebAssembly.Instance(module, {
     env: { memory, abort: never, now: never, sleep: never, blas_sgemm: never, blas_gemm: never },
   });

@@ -13,12 +13,12 @@ import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../ba
 import { untilAborted } from '../until-aborted.ts';
 import type { Heap } from './heap.ts';
 import { cpuKernels } from './table.ts';
-import type { Team } from './team.ts';
+import type { Crew } from './team.ts';
 
 /** What programs need of the backend that runs them. */
 export interface CpuHost {
   readonly heap: Heap;
-  readonly team: Team;
+  readonly team: Crew;
   /** Whether `blas_sgemm` may be called. */
   readonly blas: boolean;
   /** Address of the table from slot to address. */

@@ -3,25 +3,36 @@
  * workers so that the main thread stays free. Programs run one at a time in the order they were asked for.
  */
 
-import { MatMambaError } from '../../errors.ts';
+import { MatMambaError, messageOf } from '../../errors.ts';
 import type { BlasLibrary } from './blas.ts';
 import { CONTROL, CONTROL_CELLS } from './control.ts';
 import type { Heap } from './heap.ts';
+import type { CpuPlatform, TeamWorker } from './platform.ts';
+import { TurnQueue } from './turn-queue.ts';
 
-interface TeamWorker {
-  ref(): void;
-  unref(): void;
-  terminate(): Promise<unknown>;
+/** What runs programs: workers over one shared memory, or the calling thread by itself (lone-team.ts). */
+export interface Crew {
+  readonly threads: number;
+  /** Runs `task` when everything asked for before is done; nothing else runs meanwhile. */
+  exclusive<R>(task: () => Promise<R> | R): Promise<R>;
+  /**
+   * Runs one table of calls; must be called inside `exclusive`.
+   * @throws ABORTED when the signal fires (state slots may be half updated), DEVICE when a kernel traps
+   */
+  run(table: number, count: number, times: number, signal: AbortSignal | undefined): Promise<void>;
+  dispose(): Promise<void>;
 }
 
-export class Team {
+/** Without `Atomics.waitAsync` this thread sleeps so long at a time; messages wait no longer. */
+const BLOCKING_WAIT_MS = 4;
+
+export class Team extends TurnQueue implements Crew {
   readonly threads: number;
   readonly #heap: Heap;
   readonly #control: number;
   readonly #workers: TeamWorker[] = [];
   readonly #ready: Promise<unknown>;
   readonly #onLost: (() => void) | undefined;
-  #queue: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   #trap: string | undefined;
   #dead: string | undefined;
@@ -29,9 +40,10 @@ export class Team {
   private constructor(
     heap: Heap,
     threads: number,
-    start: (control: number, thread: number) => Promise<TeamWorker>,
+    start: (control: number, thread: number) => Promise<void>,
     onLost?: () => void,
   ) {
+    super();
     this.#heap = heap;
     this.#onLost = onLost;
     this.threads = threads;
@@ -44,35 +56,38 @@ export class Team {
 
   /** Starts `threads` workers over the heap's memory; they are awaited by the first run. */
   static start(
+    platform: CpuPlatform,
     heap: Heap,
     module: WebAssembly.Module,
     threads: number,
     blas: BlasLibrary | undefined,
     onLost?: () => void,
   ): Team {
-    const begin = async (control: number, thread: number): Promise<TeamWorker> => {
-      const { Worker } = await import('node:worker_threads');
-      const worker = new Worker(new URL('./worker.js', import.meta.url), {
-        name: `matmamba-cpu-${thread}`,
-        // Flags of the process, such as --input-type, may forbid a worker to start from a file.
-        execArgv: [],
-        workerData: { module, memory: heap.memory, control, cells: CONTROL, thread, blas: blas ?? null },
-      });
-      team.#workers.push(worker);
-      await new Promise<void>((resolve, reject) => {
-        worker.on('message', (message: { ready?: number; trap?: string }) => {
+    const begin = async (control: number, thread: number): Promise<void> => {
+      const start = { module, memory: heap.memory, control, cells: CONTROL, thread, blas: blas ?? null };
+      const worker = await new Promise<TeamWorker>((resolve, reject) => {
+        let started: TeamWorker | undefined;
+        let isReady = false;
+        const onMessage = (message: { ready?: number; trap?: string }): void => {
           if (message.trap) team.#trap ??= message.trap;
-          else resolve();
-        });
-        const end = (reason: string, cause?: Error): void => {
+          else isReady = true;
+          if (isReady && started) resolve(started);
+        };
+        const onEnd = (reason: string, cause?: Error): void => {
           team.#fail(reason);
           reject(new MatMambaError('DEVICE', reason, { cause }));
         };
-        worker.on('error', (cause: Error) => end(`a worker thread failed: ${cause.message}`, cause));
-        worker.once('exit', (code) => end(`a worker thread ended with exit code ${code}`));
+        platform.startWorker(start, { onMessage, onEnd }).then(
+          (worker) => {
+            started = worker;
+            team.#workers.push(worker);
+            if (team.#dead) void worker.terminate();
+            if (isReady) resolve(worker);
+          },
+          (error: unknown) => onEnd(`a worker cannot be started: ${messageOf(error)}`, error as Error),
+        );
       });
       worker.unref();
-      return worker;
     };
     const team: Team = new Team(heap, threads, begin, onLost);
     return team;
@@ -82,17 +97,6 @@ export class Team {
     return this.#heap.ints(this.#control, CONTROL_CELLS);
   }
 
-  /** Runs `task` when everything asked for before is done; nothing else runs meanwhile. */
-  exclusive<R>(task: () => Promise<R> | R): Promise<R> {
-    const result = this.#queue.then(task);
-    this.#queue = result.catch(() => {});
-    return result;
-  }
-
-  /**
-   * Runs one table of calls; must be called inside `exclusive`.
-   * @throws ABORTED when the signal fires (state slots may be half updated), DEVICE when a kernel traps
-   */
   async run(table: number, count: number, times: number, signal: AbortSignal | undefined): Promise<void> {
     await this.#ready;
     if (this.#dead) throw new MatMambaError('DEVICE', this.#dead, { hint: 'load the model again' });
@@ -110,8 +114,7 @@ export class Team {
       Atomics.add(cells, CONTROL.sequence, 1);
       Atomics.notify(cells, CONTROL.sequence);
       while (Atomics.load(cells, CONTROL.done) === done) {
-        const wait = Atomics.waitAsync(cells, CONTROL.done, done, 1000);
-        if (wait.async) await wait.value;
+        await untilChanged(cells, CONTROL.done, done);
         if (this.#dead) break;
       }
     } finally {
@@ -128,7 +131,7 @@ export class Team {
 
   async dispose(): Promise<void> {
     await this.#ready.catch(() => {});
-    await this.#queue;
+    await this.settled();
     this.#dead ??= 'the CPU backend was disposed';
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
@@ -149,4 +152,18 @@ export class Team {
     if (change === 1 && this.#waiting === 1) this.#workers[0]?.ref();
     if (this.#waiting === 0) this.#workers[0]?.unref();
   }
+}
+
+/** Resolves when the cell no longer holds `value`, or after a while. */
+async function untilChanged(cells: Int32Array, cell: number, value: number): Promise<void> {
+  if (Atomics.waitAsync) {
+    const wait = Atomics.waitAsync(cells, cell, value, 1000);
+    if (wait.async) await wait.value;
+    return;
+  }
+  // Some browsers lack it; the engine's worker may block, the page's thread may not.
+  try {
+    Atomics.wait(cells, cell, value, BLOCKING_WAIT_MS);
+  } catch {}
+  await new Promise((resolve) => setTimeout(resolve));
 }
