@@ -68,8 +68,8 @@ export async function openCheckpointSource(source: ByteSource, options: OpenChec
   }
 }
 
-async function readIndex(path: string): Promise<{ weightMap: JsonObject; metadata: Record<string, string> }> {
-  const source = await fileSource(path);
+async function readIndex(source: ByteSource): Promise<{ weightMap: JsonObject; metadata: Record<string, string> }> {
+  const path = source.name;
   try {
     if (source.size > MAX_INDEX_BYTES)
       throw new MatMambaError('FORMAT', `${path} is ${source.size} bytes, too large for an index`);
@@ -111,9 +111,14 @@ function takeShard(
   }
 }
 
-async function openShards(folder: string, layout: WeightsLayout, options: OpenCheckpointOptions): Promise<Checkpoint> {
-  const { join } = await import('node:path');
-  const { weightMap, metadata } = await readIndex(join(folder, layout.index));
+/** Shards as one checkpoint: their index, which is closed, and a way to open each of them. @throws FORMAT, FILE, UNSAFE, ABORTED */
+export async function openShards(
+  index: ByteSource,
+  sourceOf: (file: string) => Promise<ByteSource>,
+  layout: WeightsLayout,
+  options: OpenCheckpointOptions,
+): Promise<Checkpoint> {
+  const { weightMap, metadata } = await readIndex(index);
   const byFile = new Map<string, string[]>();
   for (const [name, file] of Object.entries(weightMap)) {
     if (!isPlainFileName(file))
@@ -131,7 +136,7 @@ async function openShards(folder: string, layout: WeightsLayout, options: OpenCh
   };
   try {
     for (const [file, names] of byFile) {
-      const shard = await openFile(join(folder, file), options);
+      const shard = await openCheckpointSource(await sourceOf(file), options);
       shards.push(shard);
       if (shard.format !== layout.format) throw new MatMambaError('FORMAT', `${file} is not a ${layout.format} file`);
       takeShard(shard, file, names, entries, aliases);
@@ -142,6 +147,11 @@ async function openShards(folder: string, layout: WeightsLayout, options: OpenCh
     throw error;
   }
   return { format: layout.format, entries, aliases, metadata: Object.assign(all, metadata), close, [Symbol.asyncDispose]: close };
+}
+
+async function openFolderShards(folder: string, layout: WeightsLayout, options: OpenCheckpointOptions): Promise<Checkpoint> {
+  const { join } = await import('node:path');
+  return openShards(await fileSource(join(folder, layout.index)), (file) => fileSource(join(folder, file)), layout, options);
 }
 
 async function openFile(path: string, options: OpenCheckpointOptions): Promise<Checkpoint> {
@@ -164,11 +174,11 @@ export async function openCheckpoint(path: string, options: OpenCheckpointOption
   } catch (error) {
     if (errnoOf(error) !== 'ENOTDIR') throw fileError(error, 'open', path);
     const layout = LAYOUTS.find(({ index }) => index === basename(path));
-    return layout ? openShards(dirname(path), layout, options) : openFile(path, options);
+    return layout ? openFolderShards(dirname(path), layout, options) : openFile(path, options);
   }
   for (const layout of LAYOUTS) {
     if (files.includes(layout.single)) return openFile(join(path, layout.single), options);
-    if (files.includes(layout.index)) return openShards(path, layout, options);
+    if (files.includes(layout.index)) return openFolderShards(path, layout, options);
   }
   const others = files.filter((file) => /\.(?:safetensors|bin|pt|pth)$/.test(file)).sort();
   const wanted = LAYOUTS.flatMap(({ single, index }) => [single, index]).join(', ');

@@ -12,6 +12,7 @@ import { writeFileAtomic } from './atomic-file.ts';
 import { errnoOf, fileError } from './file-errors.ts';
 import { type HubAccess, HubFailure, downloadFile, hubCall } from './hub-transfer.ts';
 import { LAYOUTS, isPlainFileName } from './layout.ts';
+import { isModelId } from './model-id.ts';
 import { isJsonObject, parsePythonJsonBytes } from './python-json.ts';
 
 export interface DownloadProgress {
@@ -63,11 +64,6 @@ const OPTION_KEYS = [
 ] as const satisfies ReadonlyArray<keyof ResolveModelOptions>;
 const PROGRESS_INTERVAL_MS = 100;
 const COMMIT = /^[0-9a-f]{40}$/;
-
-/** Whether a string has the form `owner/name`. */
-export function isModelId(id: string): boolean {
-  return /^[A-Za-z0-9][\w.-]{0,95}\/[A-Za-z0-9][\w.-]{0,95}$/.test(id) && !id.includes('..') && !id.includes('--');
-}
 
 interface Settings extends HubAccess {
   readonly revision: string;

@@ -1,7 +1,8 @@
 /** Reading, writing and fetching checkpoints. */
 export { writeFileAtomic } from './atomic-file.ts';
 export { type OpenCheckpointOptions, openCheckpoint, openCheckpointSource } from './checkpoint.ts';
-export { type DownloadProgress, type ResolveModelOptions, type ResolvedModel, isModelId, resolveModel } from './hub.ts';
+export { type DownloadProgress, type ResolveModelOptions, type ResolvedModel, resolveModel } from './hub.ts';
+export { isModelId } from './model-id.ts';
 export {
   type JsonObject,
   type JsonValue,
@@ -14,3 +15,6 @@ export {
 export { type SaveOptions, type SaveResult, saveTensors } from './save.ts';
 export { type ByteSource, PIECE_BYTES, blobSource, fileSource, memorySource } from './source.ts';
 export type { Checkpoint, CheckpointFormat, TensorEntry, TensorToSave } from './types.ts';
+export { type FileRecord, type FileStore, defaultStore, memoryStore } from './web/store.ts';
+export { UrlFolder } from './web/folder.ts';
+export { urlOfModel } from './web/address.ts';

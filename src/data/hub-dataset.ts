@@ -11,7 +11,7 @@ import { copyFile, mkdir, readFile, rename, rm, stat, symlink } from 'node:fs/pr
 import { dirname, join, relative } from 'node:path';
 import { writeFileAtomic } from '../checkpoint/atomic-file.ts';
 import { errnoOf, fileError } from '../checkpoint/file-errors.ts';
-import { isModelId } from '../checkpoint/hub.ts';
+import { isModelId } from '../checkpoint/model-id.ts';
 import { type HubAccess, HubFailure, downloadFile, hubCall } from '../checkpoint/hub-transfer.ts';
 import { MatMambaError } from '../errors.ts';
 

@@ -1,8 +1,9 @@
 /** The tokenizer files that lie beside a model's weights, and their copy when the model is saved elsewhere. */
 
 import { writeFileAtomic } from '../checkpoint/index.ts';
-import { MatMambaError } from '../errors.ts';
-import { type Tokenizer, loadTokenizer } from '../text/index.ts';
+import { MatMambaError, messageOf } from '../errors.ts';
+import { type Tokenizer, loadTokenizer, tokenizerFromJson } from '../text/index.ts';
+import type { OpenModel } from './load.ts';
 
 const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json'] as const;
 
@@ -16,6 +17,22 @@ export async function loadFolderTokenizer(folder: string): Promise<Tokenizer | u
   const tokenizer = await loadTokenizer(folder);
   folders.set(tokenizer, folder);
   return tokenizer;
+}
+
+/** The tokenizer beside an open model, or undefined when it has none. @throws FORMAT, NETWORK */
+export async function loadModelTokenizer({ folder, fetched }: OpenModel): Promise<Tokenizer | undefined> {
+  if (!fetched) return loadFolderTokenizer(folder);
+  const [json, config] = await Promise.all(TOKENIZER_FILES.map(async (name) => parse(await fetched(name), folder + name)));
+  return json === undefined ? undefined : tokenizerFromJson(json, config, new URL(folder).pathname.split('/').at(-2) || folder);
+}
+
+async function parse(blob: Blob | undefined, name: string): Promise<unknown> {
+  if (!blob) return undefined;
+  try {
+    return JSON.parse(await blob.text()) as unknown;
+  } catch (cause) {
+    throw new MatMambaError('FORMAT', `${name} is not valid JSON: ${messageOf(cause)}`, { cause });
+  }
 }
 
 /** Copies the files of a tokenizer that came from a folder. @throws FILE */

@@ -17,7 +17,7 @@ import {
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { idInput } from './call.ts';
 import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, paddedVocabSize } from './config.ts';
-import { loadFolderTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
+import { loadModelTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
 import { EMBEDDING, HEAD, type LanguageDeclaration, declareLanguageModel, trimVocabulary } from './language-shape.ts';
 import { type Head, traceLanguageModel, traceLanguageTraining } from './language-trace.ts';
 import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
@@ -78,7 +78,7 @@ export class MatMambaLMHeadModel extends Model {
   }
 
   /**
-   * A model from a folder, a weights file, or a hub id: safetensors or the original's `pytorch_model.bin`.
+   * A model from a folder, a weights file, a URL of a folder, or a hub id: safetensors or the original's `pytorch_model.bin`.
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
   static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MambaConfig> = {}): Promise<MatMambaLMHeadModel> {
@@ -92,7 +92,7 @@ export class MatMambaLMHeadModel extends Model {
     });
     const model = new MatMambaLMHeadModel(declared, await uploadCheckpoint(trimmed, declared.parameters, options));
     try {
-      model.tokenizer = await loadFolderTokenizer(opened.folder);
+      model.tokenizer = await loadModelTokenizer(opened);
     } catch (error) {
       await model.dispose();
       throw error;

@@ -5,10 +5,12 @@ import {
   type JsonObject,
   type ResolveModelOptions,
   type TensorEntry,
+  UrlFolder,
   isJsonObject,
   openCheckpoint,
   parsePythonJsonBytes,
   resolveModel,
+  urlOfModel,
 } from '../checkpoint/index.ts';
 import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
 import type { ParameterSet } from './model.ts';
@@ -36,9 +38,14 @@ const PRETRAINED_KEYS = [
   'fetch',
 ] as const;
 
+const CONFIG_FILE = 'config.json';
+
 /** What is in a model's folder: where it is, its config file, and the open weights. */
 export interface OpenModel {
+  /** A path or a URL. */
   readonly folder: string;
+  /** One of the small files beside the weights, of a folder behind a URL. */
+  readonly fetched?: (name: string) => Promise<Blob | undefined>;
   readonly json: JsonObject | undefined;
   readonly checkpoint: Checkpoint;
 }
@@ -46,10 +53,20 @@ export interface OpenModel {
 /** @throws FILE, FORMAT, NETWORK, ABORTED */
 export async function openModel(idOrFolder: string, options: PretrainedOptions<unknown>): Promise<OpenModel> {
   refuseUnknownKeys(options, PRETRAINED_KEYS, 'fromPretrained');
+  const url = urlOfModel(idOrFolder, options);
+  if (url !== undefined) return openUrl(url, options);
   const path = await locate(idOrFolder, options);
   const json = await readConfig(path.folder);
   const checkpoint = await openCheckpoint(path.weights, options.signal ? { signal: options.signal } : {});
   return { folder: path.folder, json, checkpoint };
+}
+
+async function openUrl(url: string, options: PretrainedOptions<unknown>): Promise<OpenModel> {
+  const { signal, retries, timeoutMs, token, fetch, progressCallback: onProgress } = options;
+  const folder = new UrlFolder(url, { signal, retries, timeoutMs, token, fetch, onProgress });
+  const config = await folder.file(CONFIG_FILE);
+  const json = config && parseConfig(new Uint8Array(await config.arrayBuffer()), folder.url + CONFIG_FILE);
+  return { folder: folder.url, json, checkpoint: await folder.openWeights(), fetched: (name) => folder.file(name) };
 }
 
 /** A weights file by itself, a folder, or a hub id. */
@@ -65,12 +82,15 @@ async function locate(idOrFolder: string, options: PretrainedOptions<unknown>): 
 
 async function readConfig(folder: string): Promise<JsonObject | undefined> {
   const { readFile } = await import('node:fs/promises');
-  const path = `${folder}/config.json`;
+  const path = `${folder}/${CONFIG_FILE}`;
   const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined;
     throw new MatMambaError('FILE', `cannot read ${path}`, { cause: error });
   });
-  if (!bytes) return undefined;
+  return bytes && parseConfig(bytes, path);
+}
+
+function parseConfig(bytes: Uint8Array, path: string): JsonObject {
   const json = parsePythonJsonBytes(bytes, { name: path });
   if (!isJsonObject(json)) throw new MatMambaError('FORMAT', `${path} holds no object`);
   return json;

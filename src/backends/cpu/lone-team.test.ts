@@ -19,7 +19,7 @@ describe('one thread without shared memory', () => {
   });
 
   for (const opName of OP_NAMES) {
-    test.skipIf(opName in unsupported)(`${opName}`, async () => {
+    test.skipIf(opName in unsupported)(opName, async () => {
       await checkCases(backend, opName, 'f32', ({ tolerance }) => tolerance);
       if (hasMatrix(opName)) await checkCases(backend, opName, 'int8', ({ tolerance }) => Math.max(2e-3, tolerance));
     });

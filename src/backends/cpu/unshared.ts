@@ -22,6 +22,10 @@ export function withUnsharedMemory(module: Uint8Array): Uint8Array<ArrayBuffer> 
       if (byte < 128) return value;
     }
   };
+  const skipName = (): void => {
+    const length = number();
+    at += length;
+  };
   const limits = (): void => {
     const flags = bytes[at++]!;
     number();
@@ -32,7 +36,8 @@ export function withUnsharedMemory(module: Uint8Array): Uint8Array<ArrayBuffer> 
     const length = number();
     const end = at + length;
     for (let left = section === IMPORT_SECTION ? number() : 0; left > 0; left--) {
-      for (let names = 0; names < 2; names++) at += number();
+      skipName();
+      skipName();
       const kind = bytes[at++]!;
       if (kind === KIND.memory) {
         bytes[at] = bytes[at]! & ~SHARED_BIT;

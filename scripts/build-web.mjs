@@ -1,0 +1,48 @@
+/**
+ * Builds what browsers take: the library as ES modules without Node (dist/bundle) and the page (dist/page), both with
+ * relative URLs, so that any static host serves them from any folder. Needs the kernels: npm run build.
+ */
+import { cpSync, existsSync, mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { build } from 'vite';
+import { withoutNode } from './without-node.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const at = (path) => `${root}${path}`;
+if (!existsSync(at('src/backends/cpu/kernels-simd.wasm'))) {
+  console.error('the CPU kernels are missing; build them first: npm run build');
+  process.exit(1);
+}
+
+const common = {
+  configFile: false,
+  logLevel: 'warn',
+  base: './',
+  resolve: { alias: [{ find: /^matmamba$/, replacement: at('src/index.ts') }, { find: /^matmamba\/browser$/, replacement: at('src/browser/index.ts') }] },
+  plugins: [withoutNode(root)],
+  worker: { format: 'es', plugins: () => [withoutNode(root)] },
+};
+const output = { emptyOutDir: true, target: 'es2022', assetsInlineLimit: 0, modulePreload: { polyfill: false }, reportCompressedSize: false };
+
+const wanted = process.argv.slice(2);
+if (wanted.length === 0 || wanted.includes('library')) {
+  await build({
+    ...common,
+    root,
+    publicDir: false,
+    build: {
+      ...output,
+      outDir: at('dist/bundle'),
+      rollupOptions: {
+        input: { index: at('src/index.ts'), browser: at('src/browser/index.ts') },
+        preserveEntrySignatures: 'strict',
+        output: { entryFileNames: '[name].js' },
+      },
+    },
+  });
+}
+if (wanted.length === 0 || wanted.includes('page')) {
+  await build({ ...common, root: at('web'), build: { ...output, outDir: at('dist/page') } });
+  mkdirSync(at('dist/page/models'), { recursive: true });
+  cpSync(at('models/books-10m'), at('dist/page/models/books-10m'), { recursive: true });
+}
