@@ -3,7 +3,7 @@ const out = document.querySelector('#out')!;
 const engine = Engine.start();
 out.textContent += JSON.stringify(await engine.devices()) + '\n';
 const t0 = performance.now();
-const lm = await engine.languageModel('./models/books-10m/', { dtype: 'int8', onProgress: (p) => console.log(JSON.stringify(p)) });
+const lm = await engine.languageModel('./models/books-10m/', { dtype: 'int8' });
 out.textContent += `loaded ${performance.now() - t0}\n${JSON.stringify(lm.info.capabilities)}\n`;
 for (const dtype of ['int8', 'f32', 'bf16'] as const) {
   const lm = await engine.languageModel('./models/books-10m/', { dtype });

@@ -7,7 +7,7 @@ import { MatMambaError, throwIfAborted } from '../../errors.ts';
 import { CONTROL, CONTROL_CELLS } from './control.ts';
 import type { Heap } from './heap.ts';
 import type { Crew } from './team.ts';
-import { TurnQueue } from './turn-queue.ts';
+import { TurnQueue, turnOfEvents } from './turn-queue.ts';
 
 /** Calls of a program between two looks at the clock. */
 const CALLS_PER_SLICE = 4;
@@ -56,7 +56,7 @@ export class LoneTeam extends TurnQueue implements Crew {
     if (this.#disposed) throw new MatMambaError('DEVICE', 'the CPU backend was disposed', { hint: 'load the model again' });
     for (let first = 0; first < count; first += CALLS_PER_SLICE) {
       if (performance.now() - this.#breathedMs > BREATH_MS) {
-        await breath();
+        await turnOfEvents();
         this.#breathedMs = performance.now();
       }
       throwIfAborted(signal);
@@ -79,17 +79,4 @@ export class LoneTeam extends TurnQueue implements Crew {
     await this.settled();
     this.#disposed = true;
   }
-}
-
-/** A turn of the event loop; browsers hold timers back by milliseconds, messages they do not. */
-function breath(): Promise<void> {
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.addEventListener('message', () => {
-      port1.close();
-      resolve();
-    });
-    port1.start();
-    port2.postMessage(undefined);
-  });
 }

@@ -6,6 +6,7 @@ import type { CpuPlatform } from './platform.ts';
 
 export const nodePlatform: CpuPlatform = {
   alone: undefined,
+  blockMs: 0,
 
   async defaultThreads() {
     const { availableParallelism } = await import('node:os');

@@ -14,8 +14,12 @@ const KERNELS = {
 /** More threads than this wait for memory, and for each other. */
 const MOST_THREADS = 16;
 
+/** Messages to the engine, such as aborts, wait no longer than this. */
+const MOST_BLOCK_MS = 4;
+
 export const webPlatform: CpuPlatform = {
   alone: whyAlone(),
+  blockMs: 'document' in globalThis ? 0 : MOST_BLOCK_MS,
 
   async defaultThreads() {
     const cores = globalThis.navigator.hardwareConcurrency || 1;

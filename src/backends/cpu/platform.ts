@@ -33,6 +33,11 @@ export interface CpuPlatform {
   defaultThreads(): Promise<number>;
   /** Why there can be no team of workers over one shared memory here, if so. */
   readonly alone: string | undefined;
+  /**
+   * The longest that the thread which asks for runs may block for a program's end: waking it so is faster than by its
+   * event loop, and where that thread is a worker of its own nobody minds.
+   */
+  readonly blockMs: number;
   /** One of the compiled kernel modules. @throws DEVICE, NETWORK */
   kernelBytes(name: KernelFile): Promise<Uint8Array<ArrayBuffer>>;
   /** Turns on relaxed SIMD where that is a setting. */

@@ -8,7 +8,7 @@ import type { BlasLibrary } from './blas.ts';
 import { CONTROL, CONTROL_CELLS } from './control.ts';
 import type { Heap } from './heap.ts';
 import type { CpuPlatform, TeamWorker } from './platform.ts';
-import { TurnQueue } from './turn-queue.ts';
+import { TurnQueue, turnOfEvents } from './turn-queue.ts';
 
 /** What runs programs: workers over one shared memory, or the calling thread by itself (lone-team.ts). */
 export interface Crew {
@@ -23,9 +23,6 @@ export interface Crew {
   dispose(): Promise<void>;
 }
 
-/** Without `Atomics.waitAsync` this thread sleeps so long at a time; messages wait no longer. */
-const BLOCKING_WAIT_MS = 4;
-
 export class Team extends TurnQueue implements Crew {
   readonly threads: number;
   readonly #heap: Heap;
@@ -33,6 +30,7 @@ export class Team extends TurnQueue implements Crew {
   readonly #workers: TeamWorker[] = [];
   readonly #ready: Promise<unknown>;
   readonly #onLost: (() => void) | undefined;
+  readonly #blockMs: number;
   #waiting = 0;
   #trap: string | undefined;
   #dead: string | undefined;
@@ -40,10 +38,12 @@ export class Team extends TurnQueue implements Crew {
   private constructor(
     heap: Heap,
     threads: number,
+    blockMs: number,
     start: (control: number, thread: number) => Promise<void>,
     onLost?: () => void,
   ) {
     super();
+    this.#blockMs = blockMs;
     this.#heap = heap;
     this.#onLost = onLost;
     this.threads = threads;
@@ -89,7 +89,7 @@ export class Team extends TurnQueue implements Crew {
       });
       worker.unref();
     };
-    const team: Team = new Team(heap, threads, begin, onLost);
+    const team: Team = new Team(heap, threads, platform.blockMs, begin, onLost);
     return team;
   }
 
@@ -114,7 +114,7 @@ export class Team extends TurnQueue implements Crew {
       Atomics.add(cells, CONTROL.sequence, 1);
       Atomics.notify(cells, CONTROL.sequence);
       while (Atomics.load(cells, CONTROL.done) === done) {
-        await untilChanged(cells, CONTROL.done, done);
+        await untilChanged(cells, CONTROL.done, done, this.#blockMs);
         if (this.#dead) break;
       }
     } finally {
@@ -154,16 +154,13 @@ export class Team extends TurnQueue implements Crew {
   }
 }
 
-/** Resolves when the cell no longer holds `value`, or after a while. */
-async function untilChanged(cells: Int32Array, cell: number, value: number): Promise<void> {
-  if (Atomics.waitAsync) {
-    const wait = Atomics.waitAsync(cells, cell, value, 1000);
-    if (wait.async) await wait.value;
+/** Resolves when the cell no longer holds `value`, or after a while. This thread is blocked for `blockMs` at most. */
+async function untilChanged(cells: Int32Array, cell: number, value: number, blockMs: number): Promise<void> {
+  if (blockMs > 0) Atomics.wait(cells, cell, value, blockMs);
+  if (!Atomics.waitAsync) {
+    await turnOfEvents();
     return;
   }
-  // Some browsers lack it; the engine's worker may block, the page's thread may not.
-  try {
-    Atomics.wait(cells, cell, value, BLOCKING_WAIT_MS);
-  } catch {}
-  await new Promise((resolve) => setTimeout(resolve));
+  const wait = Atomics.waitAsync(cells, cell, value, 1000);
+  if (wait.async) await wait.value;
 }

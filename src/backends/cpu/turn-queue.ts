@@ -14,3 +14,16 @@ export class TurnQueue {
     await this.#last;
   }
 }
+
+/** A turn of the event loop. Browsers hold timers back by milliseconds; messages they do not. */
+export function turnOfEvents(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.addEventListener('message', () => {
+      port1.close();
+      resolve();
+    });
+    port1.start();
+    port2.postMessage(undefined);
+  });
+}
