@@ -18,11 +18,22 @@ const common = {
   configFile: false,
   logLevel: 'warn',
   base: './',
-  resolve: { alias: [{ find: /^matmamba$/, replacement: at('src/index.ts') }, { find: /^matmamba\/browser$/, replacement: at('src/browser/index.ts') }] },
+  resolve: {
+    alias: [
+      { find: /^matmamba$/, replacement: at('src/index.ts') },
+      { find: /^matmamba\/browser$/, replacement: at('src/browser/index.ts') },
+    ],
+  },
   plugins: [withoutNode(root)],
   worker: { format: 'es', plugins: () => [withoutNode(root)] },
 };
-const output = { emptyOutDir: true, target: 'es2022', assetsInlineLimit: 0, modulePreload: { polyfill: false }, reportCompressedSize: false };
+const output = {
+  emptyOutDir: true,
+  target: 'es2022',
+  assetsInlineLimit: 0,
+  modulePreload: { polyfill: false },
+  reportCompressedSize: false,
+};
 
 const wanted = process.argv.slice(2);
 if (wanted.length === 0 || wanted.includes('library')) {

@@ -61,7 +61,10 @@ export async function serveFolder(folder, { port = 0, isolated = true, intercept
     if (isRange) response.setHeader('Content-Range', `bytes ${start}-${end}/${found.size}`);
     response.writeHead(isRange ? 206 : 200, { 'Content-Length': end - start + 1 });
     if (request.method === 'HEAD' || found.size === 0) response.end();
-    else createReadStream(file, { start, end }).on('error', () => response.destroy()).pipe(response);
+    else
+      createReadStream(file, { start, end })
+        .on('error', () => response.destroy())
+        .pipe(response);
   }
 
   await new Promise((resolve, reject) => {

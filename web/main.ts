@@ -1,18 +1,237 @@
-import { Engine } from 'matmamba/browser';
-const out = document.querySelector('#out')!;
+/** The page: one engine, one language model at two sizes, and what is shown of them. */
+
+import { Engine, type EngineLanguageModel, type EngineProgress } from 'matmamba/browser';
+import { afterPause, byId, el, megabytes, millions } from './dom.ts';
+import { Losses } from './losses.ts';
+import { MixControls } from './mix-controls.ts';
+import { Pane } from './pane.ts';
+import { Plot } from './plot.ts';
+import { Settings } from './settings.ts';
+import { type Heads, costOf, uniform } from './size.ts';
+import { VisionPanel } from './vision-panel.ts';
+
+const MODEL = new URLSearchParams(location.search).get('model') ?? './models/books-10m/';
+const LAYERS = 8;
+const TYPING_PAUSE_MS = 450;
+const SLIDING_PAUSE_MS = 220;
+const IDLE_MS = 500;
+
 const engine = Engine.start();
-out.textContent += JSON.stringify(await engine.devices()) + '\n';
-const t0 = performance.now();
-const lm = await engine.languageModel('./models/books-10m/', { dtype: 'int8' });
-out.textContent += `loaded ${performance.now() - t0}\n${JSON.stringify(lm.info.capabilities)}\n`;
-for (const dtype of ['int8', 'f32', 'bf16'] as const) {
-  const lm = await engine.languageModel('./models/books-10m/', { dtype });
-  for (const mrlLevel of [1, 8]) {
-    let ms = 0, n = 0, first = 0;
-    for await (const piece of lm.generate('The old man looked at the sea and said', { maxNewTokens: 100, mrlLevel, seed: 1 })) {
-      out.textContent += piece.text; if (!n) first = piece.ms; n += piece.ids.length; ms = piece.ms; }
-    out.textContent += `\n${dtype} level ${mrlLevel}: first ${first} ms, ${(n - 1) / (ms - first) * 1000} tokens/s\n`;
+const prompt = byId<HTMLTextAreaElement>('prompt');
+const compare = byId<HTMLInputElement>('compare');
+const panes = (['A', 'B'] as const).map((side) => new Pane(side, onPaneState));
+const sizes: Heads[] = [uniform(LAYERS, 64), uniform(LAYERS, 8)];
+let side = 0;
+let seed = 1;
+let model: EngineLanguageModel | undefined;
+let losses: Losses | undefined;
+let plot: Plot | undefined;
+let heldBytes = 0;
+let opening: AbortController | undefined;
+
+const settings = new Settings(() => {
+  void open();
+  vision.reset();
+});
+const vision = new VisionPanel(engine, () => settings.choice, showProblem);
+const controls = new MixControls(LAYERS, (heads) => setSize(heads));
+const whenTyped = afterPause(TYPING_PAUSE_MS, () => writeAll());
+const whenSlid = afterPause(SLIDING_PAUSE_MS, () => write(side));
+const whenIdle = afterPause(IDLE_MS, () => {
+  if (panes.some(({ state }) => state.isWriting)) return;
+  losses?.measure(shownSides().map((i) => sizes[i]!)).catch(showProblem);
+});
+
+function shownSides(): number[] {
+  return compare.checked ? [0, 1] : [0];
+}
+
+/** Loads the model as the settings say. */
+async function open(): Promise<void> {
+  opening?.abort();
+  const mine = new AbortController();
+  opening = mine;
+  for (const pane of panes) pane.stop();
+  losses?.stop();
+  const old = model;
+  model = undefined;
+  byId('problem').hidden = true;
+  const { device, dtype, threads } = settings.choice;
+  try {
+    await old?.dispose();
+    const onProgress = (progress: EngineProgress): void => showProgress(progress);
+    const opened = await engine.languageModel(MODEL, { device, dtype, ...threads, signal: mine.signal, onProgress });
+    if (mine.signal.aborted) return void opened.dispose();
+    model = opened;
+    losses = new Losses(opened, showSizes);
+    plot = new Plot(opened.info, (heads) => {
+      controls.heads = heads;
+      setSize(heads);
+    });
+    byId('plot').replaceChildren(plot.element);
+    byId('loading').hidden = true;
+    heldBytes = opened.info.memory.weightBytes + opened.info.memory.workBytes;
+    document.body.dataset['ready'] = `${device} ${opened.info.dtype}`;
+    showSizes();
+    writeAll();
+    void showStored();
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    showProblem(error);
+    if (device !== 'cpu') {
+      settings.fallBack();
+      void open();
+    }
   }
 }
-document.title = 'done';
-export {};
+
+function showProgress({ file, loadedBytes, totalBytes }: EngineProgress): void {
+  const bar = byId<HTMLProgressElement>('loading-bar');
+  byId('loading').hidden = false;
+  if (totalBytes > 0) bar.value = loadedBytes / totalBytes;
+  else bar.removeAttribute('value');
+  const what = file === undefined ? 'Preparing the weights' : `Fetching ${file}`;
+  // Said once a file, shown as it goes.
+  const text = byId('loading-text');
+  if (!text.textContent.startsWith(what)) text.textContent = what;
+  bar.title = totalBytes > 0 ? `${megabytes(loadedBytes)} of ${megabytes(totalBytes)}` : megabytes(loadedBytes);
+}
+
+function setSize(heads: Heads): void {
+  sizes[side] = [...heads];
+  losses?.stop();
+  panes[side]!.stop();
+  showSizes();
+  whenSlid.ask();
+}
+
+function writeAll(): void {
+  for (const i of shownSides()) write(i);
+}
+
+function write(i: number): void {
+  whenTyped.drop();
+  losses?.stop();
+  const text = prompt.value;
+  if (!model || text.trim() === '') return;
+  byId('problem').hidden = true;
+  const writing = model;
+  panes[i]!.write(writing, text, sizes[i]!, seed).catch((error: unknown) => {
+    if (model === writing) showProblem(error);
+  });
+}
+
+function onPaneState(pane: Pane): void {
+  showFigures();
+  if (pane.state.isWriting || pane.state.tokens === 0) return;
+  const { tokens, tokensPerSecond = 0 } = pane.state;
+  const who = compare.checked ? `${pane.side}: ` : '';
+  byId('announce').textContent = `${who}${tokens} tokens written, ${Math.round(tokensPerSecond)} a second.`;
+  whenIdle.ask();
+  model?.memory().then(
+    ({ weightBytes, workBytes }) => {
+      heldBytes = weightBytes + workBytes;
+      showFigures();
+    },
+    () => {},
+  );
+}
+
+/** Everything that says which sizes there are. */
+function showSizes(): void {
+  for (const [i, pane] of panes.entries()) pane.setHeads(sizes[i]!);
+  document.body.dataset['side'] = 'AB'[side];
+  showFigures();
+  plot?.show(shownSides().map((i) => ({ side: panes[i]!.side, heads: sizes[i]!, ...losses!.of(sizes[i]!) })));
+}
+
+function showFigures(): void {
+  if (!model || !losses) return;
+  const { parameters, bytes } = costOf(sizes[side]!, model.info);
+  const { loss, isMeasured } = losses.of(sizes[side]!);
+  const { tokensPerSecond } = panes[side]!.state;
+  const rows = [
+    ['Parameters in use', millions(parameters), `of ${millions(model.info.parameterCount)}`],
+    ['Weights in use', megabytes(bytes), `read for each token; ${megabytes(heldBytes)} held in all`],
+    ['Speed', tokensPerSecond === undefined ? '…' : `${Math.round(tokensPerSecond)}`, 'tokens a second'],
+    ['Loss', `${isMeasured ? '' : '≈ '}${loss.toFixed(2)}`, 'nats a token, held-out books'],
+  ] as const;
+  byId('figures').replaceChildren(
+    ...rows.map(([name, value, more]) =>
+      el('div', {}, el('dt', {}, name), el('dd', {}, el('b', {}, value), ' ', el('small', {}, more))),
+    ),
+  );
+}
+
+function showProblem(error: unknown): void {
+  const problem = byId('problem');
+  problem.textContent = error instanceof Error ? error.message : String(error);
+  problem.hidden = false;
+  if (!model) byId('loading').hidden = true;
+}
+
+async function showStored(): Promise<void> {
+  const bytes = (await engine.stored()).reduce((sum, file) => sum + file.bytes, 0);
+  byId('stored-line').hidden = bytes === 0;
+  byId('stored').textContent = `${megabytes(bytes)} of model files are kept on this device.`;
+}
+
+function keep(): void {
+  const { text } = panes[side]!;
+  if (text === '') return;
+  panes[side]!.stop();
+  prompt.value += text;
+  prompt.focus();
+  prompt.setSelectionRange(prompt.value.length, prompt.value.length);
+  prompt.scrollTop = prompt.scrollHeight;
+  writeAll();
+}
+
+function stopAll(): void {
+  whenTyped.drop();
+  for (const pane of panes) pane.stop();
+}
+
+function setCompare(): void {
+  byId('sides').hidden = !compare.checked;
+  panes[1]!.element.hidden = !compare.checked;
+  document.body.toggleAttribute('data-compare', compare.checked);
+  if (!compare.checked) {
+    panes[1]!.stop();
+    document.querySelector<HTMLInputElement>('input[name=side][value="0"]')!.checked = true;
+    setSide(0);
+  } else write(1);
+  showSizes();
+}
+
+function setSide(to: number): void {
+  side = to;
+  controls.heads = sizes[side]!;
+  showSizes();
+}
+
+byId('panes').append(...panes.map(({ element }) => element));
+byId('mix').append(controls.element);
+prompt.addEventListener('input', () => {
+  losses?.stop();
+  whenTyped.ask();
+});
+prompt.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape') stopAll();
+  if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  keep();
+});
+compare.addEventListener('change', setCompare);
+byId('sides').addEventListener('change', (event) => setSide(Number((event.target as HTMLInputElement).value)));
+byId('keep').addEventListener('click', keep);
+byId('stop').addEventListener('click', stopAll);
+byId('again').addEventListener('click', () => {
+  seed++;
+  writeAll();
+});
+byId('clear').addEventListener('click', () => void engine.clearStored().then(showStored));
+
+setCompare();
+void open();
+engine.devices().then((reports) => settings.setReports(reports), showProblem);

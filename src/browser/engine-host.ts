@@ -1,14 +1,15 @@
 /** The engine's side of the conversation: models by number, requests that run side by side, each with its abort. */
 
-import { DEVICE_NAMES, type DeviceName } from '../backends/backend.ts';
+import { DEVICE_NAMES, type DeviceName, WEIGHT_DTYPES } from '../backends/backend.ts';
 import { acquireBackend } from '../backends/open.ts';
 import { defaultStore } from '../checkpoint/index.ts';
 import { widthStep } from '../elastic/granularity.ts';
 import { MatMambaError, messageOf } from '../errors.ts';
+import { type ModelSpec, describeModel, sizeAt } from '../models/description.ts';
 import { MatMambaLMHeadModel } from '../models/language-model.ts';
 import { MatMamba2Vision } from '../models/vision-model.ts';
 import { tensor } from '../tensor/tensor.ts';
-import type { DeviceReport, FromEngine, ModelInfo, RequestName, Requests, SentError, ToEngine } from './protocol.ts';
+import type { Cost, DeviceReport, FromEngine, ModelInfo, RequestName, Requests, SentError, ToEngine } from './protocol.ts';
 
 interface Call<N extends RequestName> {
   readonly given: Requests[N]['given'];
@@ -40,7 +41,11 @@ export class EngineHost {
     this.#running.set(id, controller);
     const tell = (event: unknown): void => this.#send({ id, event }, []);
     try {
-      const handle = this.#handlers[name] as (call: { given: unknown; signal: AbortSignal; tell: typeof tell }) => Promise<unknown>;
+      const handle = this.#handlers[name] as (call: {
+        given: unknown;
+        signal: AbortSignal;
+        tell: typeof tell;
+      }) => Promise<unknown>;
       const result = await handle({ given, signal: controller.signal, tell });
       this.#send({ id, result }, []);
     } catch (error) {
@@ -55,7 +60,7 @@ export class EngineHost {
 
     openLanguage: async ({ given: { url, options }, signal, tell }) => {
       const model = await MatMambaLMHeadModel.fromPretrained(url, { ...options, signal, progressCallback: tell });
-      return { ...this.#adopt(model, model.config), kind: 'language', config: model.config };
+      return { ...this.#adopt(model, { kind: 'language', config: model.config }), kind: 'language', config: model.config };
     },
 
     openVision: async ({ given: { source, options }, signal, tell }) => {
@@ -63,7 +68,7 @@ export class EngineHost {
         typeof source === 'string'
           ? await MatMamba2Vision.fromPretrained(source, { ...options, signal, progressCallback: tell })
           : await MatMamba2Vision.create(source.config, { ...options, signal, seed: source.seed });
-      return { ...this.#adopt(model, model.config), kind: 'vision', config: model.config };
+      return { ...this.#adopt(model, { kind: 'vision', config: model.config }), kind: 'vision', config: model.config };
     },
 
     generate: async ({ given: { model, prompt, options }, signal, tell }) => {
@@ -113,15 +118,27 @@ export class EngineHost {
     },
   };
 
-  #adopt(model: MatMambaLMHeadModel | MatMamba2Vision, config: { dModel: number; nLayer: number }): Omit<ModelInfo, 'kind'> {
+  #adopt(model: MatMambaLMHeadModel | MatMamba2Vision, spec: ModelSpec): Omit<ModelInfo, 'kind'> {
+    const { config } = model;
+    const description = describeModel(spec);
+    const step = widthStep(config.dModel);
+    const [one, two] = [sizeAt(description, step), sizeAt(description, 2 * step)];
+    // Every matrix of a layer grows by the same rows and columns with each head.
+    const cost = (at1: number, at2: number): Cost => ({
+      fixed: at1 - (at2 - at1),
+      perStep: (at2 - at1) / config.nLayer,
+    });
+    const storage = WEIGHT_DTYPES.find((dtype) => dtype === model.dtype) ?? 'f32';
     const number = ++this.#lastModel;
     this.#models.set(number, model);
     return {
       model: number,
       dModel: config.dModel,
       nLayer: config.nLayer,
-      widthStep: widthStep(config.dModel),
+      widthStep: step,
       parameterCount: model.parameterCount,
+      parameters: cost(one.parameters, two.parameters),
+      bytes: cost(one.bytes[storage], two.bytes[storage]),
       dtype: model.dtype,
       capabilities: model.capabilities(),
       memory: model.memory(),

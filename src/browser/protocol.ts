@@ -35,9 +35,18 @@ export interface ModelInfo {
   /** Smallest dims of a layer, and the step between two widths. */
   readonly widthStep: number;
   readonly parameterCount: number;
+  /** Parameters that run, and their bytes as they are stored. */
+  readonly parameters: Cost;
+  readonly bytes: Cost;
   readonly dtype: ModelDType;
   readonly capabilities: Capabilities;
   readonly memory: MemoryReport;
+}
+
+/** What a size costs, which grows with the widths of the layers: fixed + perStep * (steps of all layers). */
+export interface Cost {
+  readonly fixed: number;
+  readonly perStep: number;
 }
 
 export interface LanguageInfo extends ModelInfo {
