@@ -1,9 +1,11 @@
 /**
  * Builds what browsers take: the library as ES modules without Node (dist/bundle) and the page (dist/page), both with
  * relative URLs, so that any static host serves them from any folder. Needs the kernels: npm run build.
+ *   node scripts/build-web.mjs [--out FOLDER] [library] [page]
  */
 import { cpSync, existsSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { build } from 'vite';
 import { withoutNode } from './without-node.mjs';
 
@@ -13,6 +15,12 @@ if (!existsSync(at('src/backends/cpu/kernels-simd.wasm'))) {
   console.error('the CPU kernels are missing; build them first: npm run build');
   process.exit(1);
 }
+
+const { values, positionals: wanted } = parseArgs({
+  options: { out: { type: 'string', default: at('dist') } },
+  allowPositionals: true,
+});
+const { out } = values;
 
 const common = {
   configFile: false,
@@ -35,7 +43,6 @@ const output = {
   reportCompressedSize: false,
 };
 
-const wanted = process.argv.slice(2);
 if (wanted.length === 0 || wanted.includes('library')) {
   await build({
     ...common,
@@ -43,7 +50,7 @@ if (wanted.length === 0 || wanted.includes('library')) {
     publicDir: false,
     build: {
       ...output,
-      outDir: at('dist/bundle'),
+      outDir: `${out}/bundle`,
       rollupOptions: {
         input: { index: at('src/index.ts'), browser: at('src/browser/index.ts') },
         preserveEntrySignatures: 'strict',
@@ -53,7 +60,7 @@ if (wanted.length === 0 || wanted.includes('library')) {
   });
 }
 if (wanted.length === 0 || wanted.includes('page')) {
-  await build({ ...common, root: at('web'), build: { ...output, outDir: at('dist/page') } });
-  mkdirSync(at('dist/page/models'), { recursive: true });
-  cpSync(at('models/books-10m'), at('dist/page/models/books-10m'), { recursive: true });
+  await build({ ...common, root: at('web'), build: { ...output, outDir: `${out}/page` } });
+  mkdirSync(`${out}/page/models`, { recursive: true });
+  cpSync(at('models/books-10m'), `${out}/page/models/books-10m`, { recursive: true });
 }

@@ -4,6 +4,7 @@ import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { extname, join, normalize } from 'node:path';
 
+/** @type {Record<string, string>} */
 const TYPES = {
   '.css': 'text/css; charset=utf-8',
   '.html': 'text/html; charset=utf-8',
@@ -30,15 +31,19 @@ export async function serveFolder(folder, { port = 0, isolated = true, intercept
     answer(request, response).catch(() => response.destroy());
   });
 
+  /**
+   * @param {import('node:http').IncomingMessage} request
+   * @param {import('node:http').ServerResponse} response
+   */
   async function answer(request, response) {
     if (isolated) for (const [name, value] of Object.entries(ISOLATION_HEADERS)) response.setHeader(name, value);
     response.setHeader('Cross-Origin-Resource-Policy', 'same-origin');
     response.setHeader('Cache-Control', 'no-cache');
     if (intercept?.(request, response)) return;
-    const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname);
+    const path = decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname);
     const file = join(folder, normalize(path.endsWith('/') ? `${path}index.html` : path));
     const found = file.startsWith(folder) ? await stat(file).catch(() => undefined) : undefined;
-    if (!found?.isFile() || !['GET', 'HEAD'].includes(request.method)) {
+    if (!found?.isFile() || !['GET', 'HEAD'].includes(request.method ?? '')) {
       response.writeHead(found ? 405 : 404, { 'Content-Type': 'text/plain' }).end('not here\n');
       return;
     }

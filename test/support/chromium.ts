@@ -1,0 +1,29 @@
+/**
+ * Chromium for tests that drive the page: Debian's, or the one that CHROMIUM names. Without it they are skipped visibly;
+ * `MATMAMBA_REQUIRE=browser` turns the skip into a failure.
+ */
+
+import { existsSync } from 'node:fs';
+import { type Browser, chromium } from 'playwright-core';
+import { describe } from 'vitest';
+
+const CANDIDATES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+const given = process.env['CHROMIUM'];
+const executablePath = given ?? CANDIDATES.find((path) => existsSync(path));
+
+if (!executablePath) {
+  const why = `no Chromium (looked for ${CANDIDATES.join(', ')}; CHROMIUM names another)`;
+  if ((process.env['MATMAMBA_REQUIRE'] ?? '').split(',').includes('browser')) throw new Error(why);
+  console.warn(`tests in the browser are skipped: ${why}`);
+}
+
+export const describeBrowser = describe.skipIf(!executablePath);
+
+/** Only for tests inside `describeBrowser`. */
+export function launchChromium(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: executablePath!,
+    // In containers Chromium's own sandbox cannot be set up; only this project's pages are opened.
+    args: ['--no-sandbox'],
+  });
+}
