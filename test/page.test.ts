@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import sharp from 'sharp';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { serveFolder } from '../scripts/static-server.mjs';
@@ -156,14 +157,30 @@ describeBrowser('the page', () => {
     await ready(page, 'cpu f32');
     expect((await written(page)).length).toBeGreaterThan(100);
     await page.waitForFunction(() => document.querySelector('#device-note')!.textContent.includes('thread'));
+    expect(await page.getByRole('radio', { name: 'WebGPU' }).isDisabled()).toBe(true);
+    expect(await page.locator('#device-note').textContent()).toMatch(/WebGPU: \S/);
+  });
+
+  test('writes on a WebGPU adapter where there is one', async ({ skip }) => {
+    // A software adapter: right, and slow.
+    const other = await launchChromium('--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader');
+    ends.push(() => other.close());
+    const page = await open(await serve(), await other.newContext());
+    await ready(page);
+    await page.getByRole('button', { name: 'Level 8, 8 heads' }).click();
+    const onCpu = await written(page);
+    await page.waitForFunction(() => document.querySelector('#device-note')!.textContent.includes('thread'));
     const webgpu = page.getByRole('radio', { name: 'WebGPU' });
-    if (await webgpu.isDisabled()) {
-      expect(await page.locator('#device-note').textContent()).toMatch(/WebGPU: \S/);
-      return;
-    }
+    if (await webgpu.isDisabled()) return skip((await page.locator('#device-note').textContent()) ?? '');
+    await page.locator('#dtype').selectOption('f32');
     await webgpu.check({ force: true });
     await ready(page, 'webgpu');
-    expect((await written(page)).length).toBeGreaterThan(100);
+    await page.waitForFunction(() => document.querySelector('.pane.side-A .words')!.textContent.length > 2, undefined, {
+      timeout: READY_MS,
+    });
+    await page.locator('#stop').click();
+    expect(onCpu).not.toBe('');
+    expect(await page.locator('#problem').isHidden()).toBe(true);
   });
 
   test('without isolation one thread does it, and the page says so', async () => {
@@ -250,8 +267,8 @@ describeBrowser('the page', () => {
   test.runIf(process.env['MATMAMBA_SCREENSHOTS'])('has its picture taken', async () => {
     const url = await serve();
     for (const [name, width, height, colorScheme] of [
-      ['light', 1240, 1010, 'light'],
-      ['dark', 1240, 1010, 'dark'],
+      ['light', 1240, 1110, 'light'],
+      ['dark', 1240, 1110, 'dark'],
       ['narrow', 360, 780, 'light'],
     ] as const) {
       const page = await open(url, await context({ viewport: { width, height }, colorScheme }));
@@ -266,7 +283,8 @@ describeBrowser('the page', () => {
         await page.waitForFunction(() => !document.querySelector('.mark.guessed'));
       }
       await page.waitForTimeout(1500);
-      await page.screenshot({ path: `${images}page-${name}.png`, animations: 'disabled' });
+      const picture = await page.screenshot({ animations: 'disabled' });
+      await sharp(picture).png({ palette: true, colours: 96, compressionLevel: 9 }).toFile(`${images}page-${name}.png`);
     }
   });
 });

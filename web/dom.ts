@@ -48,6 +48,11 @@ export function millions(count: number): string {
   return `${(count / 1e6).toFixed(count < 1e6 ? 2 : 1)} M`;
 }
 
+/** Tokens a second: whole, with a digit more where they are few. */
+export function speed(perSecond: number): string {
+  return perSecond.toFixed(perSecond < 10 ? 1 : 0);
+}
+
 /** Calls `task` once nothing has asked for it for so long. */
 export function afterPause(ms: number, task: () => void): { ask(): void; drop(): void } {
   let timer: ReturnType<typeof setTimeout> | undefined;

@@ -1,7 +1,7 @@
 /** The page: one engine, one language model at two sizes, and what is shown of them. */
 
 import { Engine, type EngineLanguageModel, type EngineProgress } from 'matmamba/browser';
-import { afterPause, byId, el, megabytes, millions } from './dom.ts';
+import { afterPause, byId, el, megabytes, millions, speed } from './dom.ts';
 import { Losses } from './losses.ts';
 import { MixControls } from './mix-controls.ts';
 import { Pane } from './pane.ts';
@@ -46,8 +46,8 @@ function shownSides(): number[] {
   return compare.checked ? [0, 1] : [0];
 }
 
-/** Loads the model as the settings say. */
-async function open(): Promise<void> {
+/** Loads the model as the settings say; `why` is shown meanwhile: what went wrong with the last ones. */
+async function open(why?: unknown): Promise<void> {
   opening?.abort();
   const mine = new AbortController();
   opening = mine;
@@ -55,7 +55,8 @@ async function open(): Promise<void> {
   losses?.stop();
   const old = model;
   model = undefined;
-  byId('problem').hidden = true;
+  if (why) showProblem(why);
+  else byId('problem').hidden = true;
   const { device, dtype, threads } = settings.choice;
   try {
     await old?.dispose();
@@ -77,11 +78,12 @@ async function open(): Promise<void> {
     void showStored();
   } catch (error) {
     if (mine.signal.aborted) return;
-    showProblem(error);
-    if (device !== 'cpu') {
-      settings.fallBack();
-      void open();
+    if (device === 'cpu') {
+      showProblem(error);
+      return;
     }
+    settings.fallBack();
+    void open(error);
   }
 }
 
@@ -114,7 +116,6 @@ function write(i: number): void {
   losses?.stop();
   const text = prompt.value;
   if (!model || text.trim() === '') return;
-  byId('problem').hidden = true;
   const writing = model;
   panes[i]!.write(writing, text, sizes[i]!, seed).catch((error: unknown) => {
     if (model === writing) showProblem(error);
@@ -126,7 +127,7 @@ function onPaneState(pane: Pane): void {
   if (pane.state.isWriting || pane.state.tokens === 0) return;
   const { tokens, tokensPerSecond = 0 } = pane.state;
   const who = compare.checked ? `${pane.side}: ` : '';
-  byId('announce').textContent = `${who}${tokens} tokens written, ${Math.round(tokensPerSecond)} a second.`;
+  byId('announce').textContent = `${who}${tokens} tokens written, ${speed(tokensPerSecond)} a second.`;
   whenIdle.ask();
   model?.memory().then(
     ({ weightBytes, workBytes }) => {
@@ -153,7 +154,7 @@ function showFigures(): void {
   const rows = [
     ['Parameters in use', millions(parameters), `of ${millions(model.info.parameterCount)}`],
     ['Weights in use', megabytes(bytes), `read for each token; ${megabytes(heldBytes)} held in all`],
-    ['Speed', tokensPerSecond === undefined ? '…' : `${Math.round(tokensPerSecond)}`, 'tokens a second'],
+    ['Speed', tokensPerSecond === undefined ? '…' : speed(tokensPerSecond), 'tokens a second'],
     ['Loss', `${isMeasured ? '' : '≈ '}${loss.toFixed(2)}`, 'nats a token, held-out books'],
   ] as const;
   byId('figures').replaceChildren(

@@ -1,7 +1,7 @@
 /** One continuation: what the model writes at one size, with its speed. */
 
 import type { EngineLanguageModel } from 'matmamba/browser';
-import { el } from './dom.ts';
+import { el, speed } from './dom.ts';
 import { type Heads, dimsOf, nameOf } from './size.ts';
 
 /** Text before the continuation that is shown for the eye to start from. */
@@ -98,7 +98,7 @@ export class Pane {
     this.element.toggleAttribute('data-writing', state.isWriting);
     this.element.setAttribute('aria-busy', String(state.isWriting));
     const { tokensPerSecond } = state;
-    this.#figures.textContent = tokensPerSecond === undefined ? '' : `${Math.round(tokensPerSecond)} tokens/s`;
+    this.#figures.textContent = tokensPerSecond === undefined ? '' : `${speed(tokensPerSecond)} tokens/s`;
     this.#onState(this);
   }
 }

@@ -9,17 +9,17 @@ export interface DeviceChoice {
   readonly threads: { readonly threads?: number };
 }
 
-/** Weights by device: the first is taken unless another is chosen. */
-const DTYPES: Readonly<Record<string, ReadonlyArray<{ readonly dtype: DeviceChoice['dtype']; readonly name: string }>>> = {
-  cpu: [
-    { dtype: 'int8', name: '8 bits' },
-    { dtype: 'bf16', name: '16 bits' },
-    { dtype: 'f32', name: '32 bits' },
-  ],
-  webgpu: [
-    { dtype: 'f32', name: '32 bits' },
-    { dtype: 'int8', name: '8 bits' },
-  ],
+/** Weights by device, the best first. */
+const DTYPES: Readonly<Record<string, readonly string[]>> = {
+  cpu: ['int8', 'bf16', 'f32'],
+  webgpu: ['f16', 'f32', 'int8', 'int4'],
+};
+const BITS: Readonly<Record<string, string>> = {
+  int4: '4 bits',
+  int8: '8 bits',
+  bf16: '16 bits',
+  f16: '16 bits',
+  f32: '32 bits',
 };
 
 export class Settings {
@@ -66,7 +66,9 @@ export class Settings {
 
   #showDevice(): void {
     const { device } = this.choice;
-    this.#dtype.replaceChildren(...DTYPES[device]!.map(({ dtype, name }) => el('option', { value: dtype }, name)));
+    const there: readonly string[] | undefined = this.#reports.find((report) => report.device === device)?.dtypes;
+    const offered = DTYPES[device]!.filter((dtype) => there?.includes(dtype) ?? true);
+    this.#dtype.replaceChildren(...offered.map((dtype) => el('option', { value: dtype }, BITS[dtype]!)));
     this.#showNote();
   }
 

@@ -30,9 +30,9 @@ export function meanHeads(heads: Heads): number {
   return heads.reduce((sum, n) => sum + n, 0) / heads.length;
 }
 
-/** `level 4`, `24 heads`, `a mix, 8 to 64 heads`. */
+/** `level 4`, `24 heads`, `mix of 8–64 heads`. */
 export function nameOf(heads: Heads): string {
-  if (!isUniform(heads)) return `a mix, ${Math.min(...heads)} to ${Math.max(...heads)} heads`;
+  if (!isUniform(heads)) return `mix of ${Math.min(...heads)}–${Math.max(...heads)} heads`;
   const level = FULL_HEADS / heads[0]!;
   return LEVELS.includes(level) ? `level ${level}` : `${heads[0]} heads`;
 }

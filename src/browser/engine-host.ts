@@ -168,12 +168,12 @@ export class EngineHost {
 async function reportDevice(device: DeviceName): Promise<DeviceReport> {
   try {
     const { backend, release } = await acquireBackend({ device });
-    const { summary, facts } = backend.capabilities();
+    const { summary, facts, dtypes } = backend.capabilities();
     await release();
     const why = facts['one thread'];
-    return { device, usable: true, summary: why === undefined ? summary : `${summary}: ${why}` };
+    return { device, usable: true, summary: why === undefined ? summary : `${summary}: ${why}`, dtypes };
   } catch (error) {
-    return { device, usable: false, summary: messageOf(error) };
+    return { device, usable: false, summary: messageOf(error), dtypes: [] };
   }
 }
 

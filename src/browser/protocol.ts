@@ -68,6 +68,8 @@ export interface DeviceReport {
   readonly usable: boolean;
   /** The device in a few words, or the reason why it cannot be used. */
   readonly summary: string;
+  /** What models can compute in there; empty where it cannot be used. */
+  readonly dtypes: readonly ModelDType[];
 }
 
 /** The requests by name: what is given, what events come, what is the result. */

@@ -20,10 +20,10 @@ if (!executablePath) {
 export const describeBrowser = describe.skipIf(!executablePath);
 
 /** Only for tests inside `describeBrowser`. */
-export function launchChromium(): Promise<Browser> {
+export function launchChromium(...more: readonly string[]): Promise<Browser> {
   return chromium.launch({
     executablePath: executablePath!,
     // In containers Chromium's own sandbox cannot be set up; only this project's pages are opened.
-    args: ['--no-sandbox'],
+    args: ['--no-sandbox', ...more],
   });
 }
