@@ -7,6 +7,7 @@ import { type RankGroup, rankName } from '../../distributed/communicator.ts';
 import { MatMambaError } from '../../errors.ts';
 import type { RankLaunch } from '../../ops/cuda-kernel.ts';
 import { type NativeArgument, type NativeFunction, type NativeLibrary, loadLibrary } from './libraries.ts';
+import { withinTime } from './watchdog.ts';
 
 /** Numbers of nccl.h. */
 const FLOAT32 = 7;
@@ -46,6 +47,9 @@ const SETTINGS = {
 } as const;
 
 type FunctionName = keyof typeof FUNCTIONS;
+
+/** How long ranks wait for each other while NCCL connects or disconnects them, milliseconds. */
+const SETUP_MS = 10 * 60_000;
 
 const LOG_HINT = 'NCCL_DEBUG=INFO in the environment of all ranks prints what NCCL does';
 
@@ -99,9 +103,15 @@ export class NcclGroup {
     await ranks.broadcast(id, 0);
     // From here on NCCL itself waits for the others: all must be there.
     await ranks.barrier();
-    group.#call('ncclCommInitRank', group.#cellAddress(), ranks.size, { bytes: id }, ranks.rank);
+    group.settingUp(() => group.#call('ncclCommInitRank', group.#cellAddress(), ranks.size, { bytes: id }, ranks.rank));
     group.#handle = group.#cell[0]!;
     return group;
+  }
+
+  /** Runs `body`, in which NCCL waits for the other ranks and nobody can end it: too long, and the process ends. */
+  settingUp<R>(body: () => R): R {
+    const words = `the ranks did not get through to each other within ${SETUP_MS / 1000} seconds; the process ends`;
+    return withinTime(SETUP_MS, this.failure(words, LOG_HINT).message, body);
   }
 
   /** Asks for sums or copies, all together, on a stream. @throws DEVICE */
@@ -137,7 +147,7 @@ export class NcclGroup {
   leave(): void {
     const handle = this.#handle;
     this.#handle = 0n;
-    if (handle !== 0n) this.#calls.ncclCommDestroy(handle);
+    if (handle !== 0n) this.settingUp(() => this.#calls.ncclCommDestroy(handle));
   }
 
   /** Ends work that waits for ranks that will not come; on another thread, because it may take long. */
