@@ -104,6 +104,8 @@ export class DriverApi {
   /** From here on calls go to this context. */
   enter(context: bigint): void {
     this.#context = context;
+    // An address may be that of a context that is gone.
+    current = 0n;
     this.activate();
   }
 
