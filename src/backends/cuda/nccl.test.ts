@@ -111,7 +111,7 @@ describe.skipIf(process.platform !== 'linux' || !hasCompiler())('NCCL (skipped w
     const koffi = (await import('koffi')).default;
     for (const rank of [0, 1]) {
       const place = ranks(rank);
-      const group = await NcclGroup.join(place, 'NVIDIA H200');
+      const group = await NcclGroup.join(place, 'NVIDIA H200', () => {});
       expect(place.calls).toEqual(['broadcast', 'barrier']);
       expect(group.version).toBe('2.28.3');
       const [from, to] = [Float32Array.of(1, 2, 3), new Float32Array(3)];
@@ -141,7 +141,7 @@ describe.skipIf(process.platform !== 'linux' || !hasCompiler())('NCCL (skipped w
     ['ncclGetUniqueId=2', 0, 'ncclGetUniqueId failed: unhandled system error (status 2)', 'NCCL_SOCKET_IFNAME'],
   ])('%s is an error that names call, status, rank and device', async (told, rank, words, hint) => {
     process.env['FAKE_NCCL'] = told;
-    const failure = NcclGroup.join(ranks(rank), 'NVIDIA H200');
+    const failure = NcclGroup.join(ranks(rank), 'NVIDIA H200', () => {});
     await expect(failure).rejects.toMatchObject({
       code: 'DEVICE',
       message: expect.stringContaining(`${name(rank)}: ${words}`) as string,
@@ -151,7 +151,7 @@ describe.skipIf(process.platform !== 'linux' || !hasCompiler())('NCCL (skipped w
 
   test('a group of sums that fails is closed, and later ones go on', async () => {
     const koffi = (await import('koffi')).default;
-    const group = await NcclGroup.join(ranks(), 'NVIDIA H200');
+    const group = await NcclGroup.join(ranks(), 'NVIDIA H200', () => {});
     const values = Float32Array.of(1, 2, 3);
     const launch = {
       kind: 'all-reduce',
@@ -171,7 +171,7 @@ describe.skipIf(process.platform !== 'linux' || !hasCompiler())('NCCL (skipped w
   test('without the library the error says what to install', async () => {
     process.env['CUDA_HOME'] = '/nowhere';
     vi.resetModules();
-    await expect(NcclGroup.join(ranks(), 'NVIDIA H200')).rejects.toMatchObject({
+    await expect(NcclGroup.join(ranks(), 'NVIDIA H200', () => {})).rejects.toMatchObject({
       code: 'DEVICE',
       hint: expect.stringContaining('NCCL') as string,
     });

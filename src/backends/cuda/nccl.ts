@@ -88,11 +88,11 @@ export class NcclGroup {
   }
 
   /**
-   * Joins the GPUs of all ranks: rank 0 makes the id, which goes to the others over the host. The device's context must
-   * be this thread's. Every rank must call it.
+   * Joins the GPUs of all ranks: rank 0 makes the id, which goes to the others over the host. Every rank must call it.
+   * @param activate makes this rank's GPU the one that libraries' calls go to
    * @throws DEVICE
    */
-  static async join(ranks: RankGroup, device: string): Promise<NcclGroup> {
+  static async join(ranks: RankGroup, device: string, activate: () => void): Promise<NcclGroup> {
     for (const [name, value] of Object.entries(SETTINGS)) {
       // oxlint-disable-next-line node/no-process-env -- NCCL takes settings no other way
       process.env[name] ??= value;
@@ -103,6 +103,7 @@ export class NcclGroup {
     await ranks.broadcast(id, 0);
     // From here on NCCL itself waits for the others: all must be there.
     await ranks.barrier();
+    activate();
     group.settingUp(() => group.#call('ncclCommInitRank', group.#cellAddress(), ranks.size, { bytes: id }, ranks.rank));
     group.#handle = group.#cell[0]!;
     return group;

@@ -38,7 +38,7 @@ export class RankStream {
 
   /** Every rank must call it. @throws DEVICE */
   static async open(api: DriverApi, main: bigint, ranks: RankGroup): Promise<RankStream> {
-    return new RankStream(api, main, ranks, await NcclGroup.join(ranks, api.device));
+    return new RankStream(api, main, ranks, await NcclGroup.join(ranks, api.device, () => api.activate()));
   }
 
   /** @throws DEVICE */
