@@ -30,7 +30,6 @@ const FUNCTIONS = {
   ncclGetVersion: 'uint64_t',
   ncclGetUniqueId: 'uint64_t',
   ncclCommInitRank: `uint64_t, int, ${ID_TYPE}, int`,
-  ncclCommDestroy: 'uint64_t',
   ncclCommAbort: 'uint64_t',
   ncclCommGetAsyncError: 'uint64_t, uint64_t',
   ncclGroupStart: '',
@@ -48,7 +47,7 @@ const SETTINGS = {
 
 type FunctionName = keyof typeof FUNCTIONS;
 
-/** How long ranks wait for each other while NCCL connects or disconnects them, milliseconds. */
+/** How long ranks wait for each other while NCCL connects them, milliseconds. */
 const SETUP_MS = 10 * 60_000;
 
 const LOG_HINT = 'NCCL_DEBUG=INFO in the environment of all ranks prints what NCCL does';
@@ -144,11 +143,14 @@ export class NcclGroup {
     return new MatMambaError('DEVICE', `${rankName(this.#ranks)}, ${this.#device}: ${words}`, hint ? { hint } : {});
   }
 
-  /** Leaves after all work is done; recordings that hold work of NCCL must be gone. */
+  /**
+   * Leaves after all work is done, here and on the other ranks; recordings that hold work of NCCL must be gone. By an
+   * abort, because `ncclCommDestroy` waits for the ranks of this machine, of which one may have failed.
+   */
   leave(): void {
     const handle = this.#handle;
     this.#handle = 0n;
-    if (handle !== 0n) this.settingUp(() => this.#calls.ncclCommDestroy(handle));
+    if (handle !== 0n) this.settingUp(() => this.#calls.ncclCommAbort(handle));
   }
 
   /** Ends work that waits for ranks that will not come; on another thread, because it may take long. */
