@@ -6,7 +6,10 @@ import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { RankGroup } from '../../distributed/communicator.ts';
+import { MatMambaError } from '../../errors.ts';
+import type { DriverApi } from './driver-api.ts';
 import { NcclGroup } from './nccl.ts';
+import { RankStream } from './rank-stream.ts';
 
 /** Sums of one rank; the environment variable FAKE_NCCL makes calls fail. The id must arrive whole, by value. */
 const SOURCE = String.raw`
@@ -165,6 +168,53 @@ describe.skipIf(process.platform !== 'linux' || !hasCompiler())('NCCL (skipped w
     process.env['FAKE_NCCL'] = 'async=6';
     expect(group.asyncError()?.message).toMatch(/work between the ranks failed.*status 6[^]*another rank failed/);
     group.leave();
+  });
+
+  describe('a stream beside the main one', () => {
+    const MAIN = 5n;
+
+    /** A driver that notes what streams are asked for. */
+    function driver(notes: string[]): DriverApi {
+      let events = 100n;
+      const note = (name: string, ...args: unknown[]): number => notes.push([name, ...args].join(' ')) && 0;
+      const api = { device: 'NVIDIA H200', activate: () => {}, createStream: () => STREAM, createEvent: () => events++ };
+      return { ...api, call: note, try: note } as unknown as DriverApi;
+    }
+
+    test('follows the main one, is waited for, and leaves others zeros', async () => {
+      const koffi = (await import('koffi')).default;
+      const notes: string[] = [];
+      const side = await RankStream.open(driver(notes), MAIN, ranks());
+      const values = Float32Array.of(1, 2, 3);
+      const from = koffi.address(values);
+      side.put({ kind: 'all-reduce', parts: [{ from, to: from, count: 3, root: -1 }] });
+      const forked = ['cuEventRecord 100 5', 'cuStreamWaitEvent 77 100 0'];
+      expect(notes.splice(0)).toEqual(forked);
+      side.put({ kind: 'reduce', parts: [{ from, to: from, count: 3, root: 2 }] });
+      expect(notes.splice(0)).toEqual([...forked, `cuMemsetD8Async ${from} 0 12 77`]);
+      side.join();
+      expect(notes.splice(0)).toEqual(['cuEventRecord 101 77', 'cuStreamWaitEvent 5 101 0']);
+      side.look();
+      side.dispose();
+      expect(notes).toEqual(['cuEventDestroy_v2 100', 'cuEventDestroy_v2 101', 'cuStreamDestroy_v2 77']);
+    });
+
+    test.each(['a rank that is gone', 'an error of NCCL'])('stops waiting for others after %s', async (what) => {
+      const gone = new AbortController();
+      const side = await RankStream.open(driver([]), MAIN, { ...ranks(), lost: gone.signal });
+      side.look();
+      if (what === 'an error of NCCL') process.env['FAKE_NCCL'] = 'async=6';
+      else gone.abort(new Error('rank 2 of 3 on host far is gone'));
+      await new Promise((resolve) => setTimeout(resolve, 150));
+      const words =
+        what === 'an error of NCCL' ? 'work between the ranks failed' : 'stopped waiting for the other ranks: rank 2 of 3';
+      expect(() => side.look()).toThrow(`${name(0)}: ${words}`);
+      const failure = new MatMambaError('DEVICE', 'a rank is gone');
+      await side.abort(failure);
+      expect(side.works).toBe(false);
+      expect(() => side.look()).toThrow(failure);
+      side.dispose();
+    });
   });
 
   test('without the library the error says what to install', async () => {
