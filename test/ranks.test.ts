@@ -1,6 +1,6 @@
-/** `matmamba train` in processes that torchrun's variables place: whole runs, sharded and not, and one that dies. */
+/** `matmamba train` in processes that torchrun's variables or MPI place: whole runs, sharded and not, and one that dies. */
 
-import { spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -36,29 +36,42 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Trains into a folder; rank 1 is killed once rank 0 has told of a step, if asked. */
-async function train(out: string, size: number, more: readonly string[] = [], killAt?: number): Promise<Ended[]> {
-  const port = await freePort();
+/** The command that trains into a folder. */
+function commandOf(out: string, more: readonly string[]): string[] {
   const words = `train lm --data ${join(folder, 'tokens.bin')} --tokenizer ${folder} --out ${join(folder, out)} --d-model 32 --layers 2
     --d-state 8 --vocabulary 40 --length 16 --steps ${STEPS} --batch 4 --micro-batch 2 --lr 5e-3 --warmup 2 --levels 1,4
     --save-every 2 --threads 1 --blas off --json`;
-  const args = [cli, ...words.split(/\s+/), ...more];
+  return [cli, ...words.split(/\s+/), ...more];
+}
+
+async function end(child: ChildProcess, onOutput: (all: string) => void = () => {}): Promise<Ended> {
+  let output = '';
+  child.stdout!.on('data', (bytes: Buffer) => onOutput((output += bytes.toString())));
+  child.stderr!.on('data', (bytes: Buffer) => (output += bytes.toString()));
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+  return { code, output };
+}
+
+/** Trains into a folder; rank 1 is killed once rank 0 has told of a step, if asked. */
+async function train(out: string, size: number, more: readonly string[] = [], killAt?: number): Promise<Ended[]> {
+  const port = await freePort();
   const place = { WORLD_SIZE: String(size), MASTER_ADDR: '127.0.0.1', MASTER_PORT: String(port) };
   const children = Array.from({ length: size }, (_, rank) =>
-    spawn(process.execPath, args, { env: { ...process.env, ...place, RANK: String(rank) } }),
+    spawn(process.execPath, commandOf(out, more), { env: { ...process.env, ...place, RANK: String(rank) } }),
   );
-  return Promise.all(
-    children.map(async (child) => {
-      let output = '';
-      child.stdout.on('data', (bytes: Buffer) => {
-        output += bytes.toString();
-        if (killAt !== undefined && output.includes(`"step":${killAt},`)) children[1]!.kill('SIGKILL');
-      });
-      child.stderr.on('data', (bytes: Buffer) => (output += bytes.toString()));
-      const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-      return { code, output };
-    }),
-  );
+  const onOutput = (all: string): void => {
+    if (killAt !== undefined && all.includes(`"step":${killAt},`)) children[1]!.kill('SIGKILL');
+  };
+  return Promise.all(children.map((child) => end(child, onOutput)));
+}
+
+function hasMpirun(): boolean {
+  try {
+    execFileSync('mpirun', ['--version'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 const lastOf = (out: string): Buffer[] =>
@@ -89,5 +102,22 @@ describe('two processes without MPI', () => {
     for (const { code, output } of again) expect(code, output).toBe(0);
     expect(again[0]!.output).not.toContain('"step":1,');
     for (const [i, file] of lastOf('killed').entries()) expect(file.equals(lastOf('plain')[i]!)).toBe(true);
+  });
+});
+
+const required = (process.env['MATMAMBA_REQUIRE'] ?? '').split(',').includes('mpi');
+
+describe.skipIf(!required && !hasMpirun())('two processes under mpirun (skipped where it is missing)', () => {
+  test('train sharded to the same bits as not', async () => {
+    const asRoot = { OMPI_ALLOW_RUN_AS_ROOT: '1', OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1' };
+    for (const [out, more] of [
+      ['mpi', []],
+      ['mpi-sharded', ['--shard-optimizer']],
+    ] as const) {
+      const words = ['--oversubscribe', '-n', '2', process.execPath, ...commandOf(out, more)];
+      const { code, output } = await end(spawn('mpirun', words, { env: { ...process.env, ...asRoot } }));
+      expect(code, output).toBe(0);
+    }
+    for (const [i, file] of lastOf('mpi-sharded').entries()) expect(file.equals(lastOf('mpi')[i]!)).toBe(true);
   });
 });
