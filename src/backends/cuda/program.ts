@@ -226,12 +226,12 @@ export class CudaProgram implements Program {
   #profile(times: readonly number[], nodeOfLaunch: readonly number[]): OpProfile[] {
     const msOfNode = new Map<number, number>();
     for (const [i, node] of nodeOfLaunch.entries()) msOfNode.set(node, (msOfNode.get(node) ?? 0) + times[i]!);
-    const ops = this.#graph.nodes.map((node, i) => ({
-      op: node.op.name,
-      scope: node.scope,
-      ms: msOfNode.get(i) ?? 0,
-      flops: node.op.flops(node),
-      bytes: this.#resolve(node, NOWHERE, NOWHERE, NOWHERE).bytesTouched(),
+    const ops = this.#steps.map(({ first, nodes, name }) => ({
+      op: name,
+      scope: nodes.at(-1)!.scope,
+      ms: msOfNode.get(first) ?? 0,
+      flops: nodes.reduce((sum, node) => sum + node.op.flops(node), 0),
+      bytes: nodes.reduce((sum, node) => sum + this.#resolve(node, NOWHERE, NOWHERE, NOWHERE).bytesTouched(), 0),
     }));
     const copies = msOfNode.get(-1) ?? 0;
     return [
