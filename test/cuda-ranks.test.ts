@@ -4,6 +4,7 @@
  */
 
 import { describe, expect, test, vi } from 'vitest';
+import { acquireBackend } from '../src/backends/open.ts';
 import { RankJoins } from '../src/backends/cuda/rank-joins.ts';
 import { type Communicator, connect } from '../src/distributed/index.ts';
 import { gradientSpec } from '../src/graph/differentiate.ts';
@@ -39,12 +40,14 @@ interface Change {
   readonly microBatches?: number;
 }
 
+/** Ranks of one process must not share a device, nor use one that knows no ranks. */
+const indexOf = (rank: number): number => 1 + rank;
+
 /** A rank of a small run on an emulated GPU of its own; without a communicator, on one that knows no ranks. */
 async function run(communicator: Communicator | undefined, { shard = false, microBatches = 1 }: Change = {}): Promise<Trained> {
   const alone = ranksInProcess(1)[0]!;
   const place = communicator ?? alone;
-  // Ranks of one process must not share a device.
-  const index = communicator ? 1 + communicator.rank : 0;
+  const index = communicator ? indexOf(communicator.rank) : 0;
   await using model = await MatMambaLMHeadModel.create(CONFIG, { device: 'cuda', dtype: 'f32', seed: 3, index });
   const engine = await TrainingEngine.attach(model, { maxNorm: 0.5 }, { communicator: place, shard });
   const records: StepRecord[] = [];
@@ -82,8 +85,18 @@ async function run(communicator: Communicator | undefined, { shard = false, micr
   return { records, weights, moments };
 }
 
-const inRanks = (size: number, change: Change = {}): Promise<Trained[]> =>
-  Promise.all(ranksInProcess(size).map((communicator) => run(communicator, change)));
+/** Ranks of this process, each on an emulated GPU of its own. */
+async function inRanks(size: number, change: Change = {}): Promise<Trained[]> {
+  const ranks = ranksInProcess(size);
+  const held: (() => Promise<void>)[] = [];
+  // One after another: imports at the same time do not all get the emulator.
+  for (const { rank } of ranks) held.push((await acquireBackend({ device: 'cuda', index: indexOf(rank) })).release);
+  try {
+    return await Promise.all(ranks.map((communicator) => run(communicator, change)));
+  } finally {
+    for (const release of held) await release();
+  }
+}
 
 /** What a launcher starts as the only one is a group of one all the same. */
 const onlyRank = (): Promise<Communicator> =>
@@ -115,7 +128,7 @@ describe.each([2, 4])('%i ranks', (size) => {
       expect({ weights, moments }).toEqual({ weights: all[0]!.weights, moments: all[0]!.moments });
   });
 
-  test.each([1, BATCH / size])('sharded are as not sharded, in %i micro-batches', async (microBatches) => {
+  test.each([...new Set([1, BATCH / size])])('sharded are as not sharded, in %i micro-batches', async (microBatches) => {
     const whole = await inRanks(size, { microBatches });
     const sharded = await inRanks(size, { microBatches, shard: true });
     expectNear(sharded[0]!, whole[0]!);

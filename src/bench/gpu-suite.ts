@@ -77,7 +77,7 @@ const IMAGES = 128;
 /** Tokens drawn on the device after a short prompt, with all that a caller gets. */
 const GENERATED = 128;
 const PROMPT = [464, 1862, 582, 3114, 379];
-const PRODUCT_OPS = /^linear/;
+const PRODUCT_OPS = /^linear|_product$|_layer$/;
 
 /** Groups of rows that share a model, each built when a row of it is asked for. */
 const GROUPS: readonly {

@@ -57,8 +57,10 @@ export class TcpCommunicator implements Communicator {
     this.#report = report;
     for (const { link, rank: other, host } of peers) {
       const name = rankName({ rank: other, size, host });
-      link.onAbort = (reason) => this.#break(reason, link);
-      link.onGone = (why) => this.#break(`${name} is gone: ${why}`, link);
+      link.watch(
+        (reason) => this.#break(reason, link),
+        (why) => this.#break(`${name} is gone: ${why}`, link),
+      );
       link.socket.unref();
     }
     process.on('uncaughtExceptionMonitor', this.#onUncaught);

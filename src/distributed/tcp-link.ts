@@ -22,10 +22,6 @@ const NOTHING = new Uint8Array(0);
 
 export class TcpLink {
   readonly socket: Socket;
-  /** Told once when the connection is gone, with what was the matter. */
-  onGone: (why: string) => void = () => {};
-  /** Told of frames that end the job. */
-  onAbort: (reason: string) => void = () => {};
   readonly #head = Buffer.alloc(HEAD_BYTES);
   #headFilled = 0;
   #payload: Buffer | undefined;
@@ -33,6 +29,9 @@ export class TcpLink {
   readonly #frames: Frame[] = [];
   #waiting: { resolve: (frame: Frame) => void; reject: (error: unknown) => void } | undefined;
   #gone: string | undefined;
+  #aborted: string | undefined;
+  #onGone: (why: string) => void = () => {};
+  #onAbort: (reason: string) => void = () => {};
 
   constructor(socket: Socket) {
     this.socket = socket;
@@ -42,6 +41,17 @@ export class TcpLink {
     socket.on('data', (bytes: Buffer) => this.#take(bytes));
     socket.on('error', (error) => (why = error.message));
     socket.on('close', () => this.#end(why));
+  }
+
+  /**
+   * Who is told of a frame that ends the job, and once when the connection is gone, with what was the matter; at once when
+   * it has happened.
+   */
+  watch(onAbort: (reason: string) => void, onGone: (why: string) => void): void {
+    this.#onAbort = onAbort;
+    this.#onGone = onGone;
+    if (this.#aborted !== undefined) onAbort(this.#aborted);
+    if (this.#gone !== undefined) onGone(this.#gone);
   }
 
   /** Asks for a frame to be sent. Small ones are on their way when this returns. */
@@ -101,7 +111,11 @@ export class TcpLink {
   #deliver(payload: Buffer): void {
     this.#payload = undefined;
     const frame = { kind: this.#head.readUInt32LE(0), detail: this.#head.readInt32LE(4), payload };
-    if (frame.kind === FRAME.abort) return this.onAbort(payload.toString());
+    if (frame.kind === FRAME.abort) {
+      this.#aborted ??= payload.toString();
+      this.#onAbort(this.#aborted);
+      return;
+    }
     const waiting = this.#waiting;
     this.#waiting = undefined;
     if (waiting) waiting.resolve(frame);
@@ -111,7 +125,7 @@ export class TcpLink {
   #end(why: string): void {
     if (this.#gone !== undefined) return;
     this.#gone = why;
-    this.onGone(why);
+    this.#onGone(why);
     this.fail(new Error(why));
   }
 }

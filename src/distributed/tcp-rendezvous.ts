@@ -83,7 +83,10 @@ export async function gather(place: Place, { address, port }: Rendezvous, timeou
               ? `a process on host ${hello.host} says that it is rank ${hello.rank}`
               : before && `processes on hosts ${before.host} and ${hello.host} both say that they are rank ${hello.rank}`;
         if (wrong) return reject(fail(wrong, 'RANK must differ and WORLD_SIZE be the same in all processes'));
-        link.onGone = (why) => reject(fail(`rank ${hello.rank} of ${place.size} on host ${hello.host} is gone: ${why}`));
+        link.watch(
+          (reason) => reject(fail(reason)),
+          (why) => reject(fail(`rank ${hello.rank} of ${place.size} on host ${hello.host} is gone: ${why}`)),
+        );
         peers.set(hello.rank, { link, rank: hello.rank, host: hello.host });
         if (peers.size === place.size - 1) resolve();
       };
@@ -98,7 +101,10 @@ export async function gather(place: Place, { address, port }: Rendezvous, timeou
     });
   } catch (error) {
     for (const { link } of peers.values()) {
-      link.onGone = () => {};
+      link.watch(
+        () => {},
+        () => {},
+      );
       link.send(FRAME.abort, 0, Buffer.from(messageOf(error)));
       link.socket.end();
     }
@@ -140,7 +146,10 @@ export async function reach(place: Place, { address, port }: Rendezvous, timeout
       continue;
     }
     const link = new TcpLink(socket);
-    link.onAbort = (reason) => link.fail(fail(`turned away by rank 0: ${reason}`));
+    link.watch(
+      (reason) => link.fail(fail(`turned away by rank 0: ${reason}`)),
+      () => {},
+    );
     link.send(FRAME.hello, place.rank, bytesOf({ magic: MAGIC, rank: place.rank, size: place.size, host: place.host }));
     const left = timeoutMs + LAST_WORD_MS - (performance.now() - start);
     const timer = setTimeout(() => link.fail(fail(`rank 0 did not answer within ${timeoutMs / 1000} seconds`)), left);

@@ -50,6 +50,10 @@ template <> __device__ __forceinline__ void mma16816<f16>(float (&d)[4], const u
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/* The 8 x 8 tile of 16-bit elements that lies in a register of each lane, as ldmatrix has it, transposed. */
+__device__ __forceinline__ u32 transpose_tile(u32 x) {
+  u32 y; asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x)); return y;
+}
 __device__ __forceinline__ u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 /* Four (two) 8 x 8 tiles of 16-bit elements from shared memory; thread i gives the address of row i % 8 of tile i / 8. */
 __device__ __forceinline__ void ldmatrix4(u32 (&r)[4], const void *row) {
@@ -97,6 +101,8 @@ __device__ __forceinline__ void let_next_kernel_start() {}
 #endif
 /* 2^x, about 2 ulp. */
 __device__ __forceinline__ float fast_exp2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+/* log2, with an error of 2^-22 for x from 1/2 to 2 and of as many bits of the result otherwise. */
+__device__ __forceinline__ float fast_log2(float x) { float y; asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * 1.4426950408889634f); }
 __device__ __forceinline__ float fast_reciprocal(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 #endif
@@ -109,6 +115,14 @@ __device__ __forceinline__ void let_next_kernel_start() {}
 #endif
 
 #define FULL_WARP 0xffffffffu
+
+#ifdef MATMAMBA_EMULATED
+__device__ __forceinline__ u32 transpose_tile(u32 x) {
+  int lane = threadIdx.x & 31, from = 8 * (lane & 3) + (lane >> 3), shift = (lane >> 2 & 1) * 16;
+  u32 low = __shfl_sync(FULL_WARP, x, from), high = __shfl_sync(FULL_WARP, x, from + 4);
+  return (low >> shift & 0xffff) | high >> shift << 16;
+}
+#endif
 
 /* N consecutive elements as floats; the address is aligned to N elements (16 bytes at most a load). */
 template <int N> __device__ __forceinline__ void load_row(float (&out)[N], const float *from) {

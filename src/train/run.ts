@@ -3,6 +3,7 @@
  *
  *   RUN/run.json            the options that decide the result; a resume must repeat them
  *   RUN/device.json         choices that the device made by measuring; a resume on the same kind of device repeats them
+ *                           (device-1.json and so on: those of other ranks)
  *   RUN/log.jsonl           a line per step and per validation
  *   RUN/events.out.tfevents.*  the same for TensorBoard
  *   RUN/curves.svg          loss curves, drawn when the run ends
@@ -141,7 +142,7 @@ export async function runTraining(
     await keepOptions(out, { ...factsOf(recipe, rowsAtOnce), ...options.facts, length: options.length }, resume !== undefined);
 
   const { backend } = model.runtime;
-  if (resume) backend.adoptChoices(await readChoices(out));
+  if (resume) backend.adoptChoices(await readChoices(out, communicator.rank));
   const engine = await TrainingEngine.attach(model, recipe.adamw, { communicator, shard: options.shardOptimizer === true });
   const declared = [...model.parameters.declared.values()];
   const log = communicator.rank === 0 ? options.log : undefined;
@@ -188,12 +189,15 @@ export async function runTraining(
             await store.save(step, async (folder) => {
               await model.savePretrained(folder);
               await saveMoments(folder, engine, declared);
-              await keepChoices(out, backend.choices());
+              await keepChoices(out, 0, backend.choices());
               const progress: Progress = { step, bestLoss: Number.isFinite(best) ? best : null };
               await writeFileAtomic(join(folder, 'progress.json'), `${JSON.stringify(progress)}\n`);
             });
           },
-          helpToSave: () => sendMoments(engine, declared),
+          async helpToSave() {
+            await sendMoments(engine, declared);
+            await keepChoices(out, communicator.rank, backend.choices());
+          },
           saveBest: (_step, _loss) => store.saveBest((folder) => model.savePretrained(folder)),
         },
       },
@@ -220,23 +224,31 @@ function factsOf(recipe: RecipeOptions, rowsAtOnce: number): object {
   return { ...recipe, microBatch: recipe.strategy.strategy === 'joint' ? null : rowsAtOnce };
 }
 
-const CHOICES_FILE = 'device.json';
+function choicesFile(out: string, rank: number): string {
+  return join(out, rank === 0 ? 'device.json' : `device-${rank}.json`);
+}
 
-/** Nothing for a run that kept none. */
-async function readChoices(out: string): Promise<Record<string, string>> {
-  const text = await readFile(join(out, CHOICES_FILE), 'utf8').catch(() => '{}');
+/** Those of rank 0 for a rank that was none before; nothing for a run that kept none. */
+async function readChoices(out: string, rank: number): Promise<Record<string, string>> {
+  let path = choicesFile(out, rank);
+  let text = await readFile(path, 'utf8').catch(() => undefined);
+  if (text === undefined && rank > 0) {
+    path = choicesFile(out, 0);
+    text = await readFile(path, 'utf8').catch(() => undefined);
+  }
+  text ??= '{}';
   try {
     return JSON.parse(text) as Record<string, string>;
   } catch (cause) {
-    throw new MatMambaError('FORMAT', `${join(out, CHOICES_FILE)} cannot be read`, {
+    throw new MatMambaError('FORMAT', `${path} cannot be read`, {
       hint: 'remove it: the run goes on, but may not repeat bit for bit',
       cause,
     });
   }
 }
 
-async function keepChoices(out: string, choices: Readonly<Record<string, string>>): Promise<void> {
-  if (Object.keys(choices).length > 0) await writeFileAtomic(join(out, CHOICES_FILE), `${JSON.stringify(choices)}\n`);
+async function keepChoices(out: string, rank: number, choices: Readonly<Record<string, string>>): Promise<void> {
+  if (Object.keys(choices).length > 0) await writeFileAtomic(choicesFile(out, rank), `${JSON.stringify(choices)}\n`);
 }
 
 async function readProgress(folder: string): Promise<Progress> {

@@ -19,6 +19,9 @@ import { available, device, measuredTest, optionsOf } from './harness.ts';
 const VALUES: readonly ModelDType[] = ['f32', 'tf32', 'bf16', 'f16', 'bf16-mixed'];
 const GRADIENTS: readonly ModelDType[] = ['f32', 'tf32', 'bf16-mixed'];
 
+/** Products read float32 operands as TF32: measured 1.26e-3 on an H200 at level 8, where the others stay below 1e-3. */
+const TF32_VISION = 1.5e-3;
+
 const settingOf = (dtype: ModelDType, measured: Measured): GoldenSetting => ({
   options: optionsOf(dtype),
   tolerance: CUDA_TOLERANCES[dtype].output,
@@ -40,7 +43,7 @@ for (const folder of GOLDEN_FOLDERS) {
         checkLanguageModel(`${folder}/${name}`, settingOf(dtype, measured)),
       );
     measuredTest(`${place}/vision`, 'golden vision', dtype, (measured) =>
-      checkVision(`${folder}/vision`, settingOf(dtype, measured)),
+      checkVision(`${folder}/vision`, { ...settingOf(dtype, measured), ...(dtype === 'tf32' ? { tolerance: TF32_VISION } : {}) }),
     );
   }
   for (const dtype of available(GRADIENTS)) {

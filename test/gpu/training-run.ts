@@ -1,10 +1,11 @@
 /**
- * A small training run in a folder, started or resumed: `training-run.js FOLDER DTYPE STEPS` prints every step it has
- * done.
+ * A small training run in a folder, started or resumed: `training-run.js FOLDER DTYPE STEPS [shard] [cut]` prints every
+ * step it has done; with `cut` its micro-batches are too many for steps that run whole. By torchrun's variables it is one
+ * of several.
  */
 
 import type { DeviceName, ModelDType, ProgramInputs } from '../../src/backends/backend.ts';
-import { SingleProcess } from '../../src/distributed/communicator.ts';
+import { connect, localRank } from '../../src/distributed/index.ts';
 import type { Share } from '../../src/distributed/shares.ts';
 import { MatMambaLMHeadModel } from '../../src/index.ts';
 import { ADAMW_DEFAULTS } from '../../src/train/engine.ts';
@@ -27,13 +28,14 @@ async function inputs(step: number, index: number, { start, end }: Share): Promi
   return { ids, targets };
 }
 
-const [out, dtype, steps] = process.argv.slice(2) as [string, ModelDType, string];
-const communicator = new SingleProcess();
+const [out, dtype, steps, ...flags] = process.argv.slice(2) as [string, ModelDType, string, ...string[]];
+const communicator = await connect({ env: process.env });
+const index = localRank(process.env) ?? 0;
 const device = (process.env['MATMAMBA_GPU_TEST_DEVICE'] ?? 'cuda') as DeviceName;
 const resume = await findResume(out, communicator);
-await using model = resume
-  ? await MatMambaLMHeadModel.fromPretrained(resume.folder, { device, dtype })
-  : await MatMambaLMHeadModel.create(CONFIG, { device, dtype, seed: 3 });
+const model = resume
+  ? await MatMambaLMHeadModel.fromPretrained(resume.folder, { device, dtype, index })
+  : await MatMambaLMHeadModel.create(CONFIG, { device, dtype, index, seed: 3 });
 await runTraining(
   model,
   { inputs },
@@ -43,7 +45,7 @@ await runTraining(
     recipe: {
       strategy: { strategy: 'joint', levels: [1, 2, 4] },
       batch: BATCH,
-      microBatch: BATCH / 2,
+      microBatch: BATCH / communicator.size / (flags.includes('cut') ? 4 : 2),
       schedule: { peak: 3e-3, warmupSteps: 4, totalSteps: Number(steps) },
       adamw: ADAMW_DEFAULTS,
       projDropRate: 0.1,
@@ -58,8 +60,12 @@ await runTraining(
     validateEvery: Number(steps),
     saveEvery: SAVE_EVERY,
     communicator,
+    shardOptimizer: flags.includes('shard'),
     onStep: ({ step }) => void process.stdout.write(`step ${step}\n`),
   },
   CONFIG.dModel,
   CONFIG.nLayer,
 );
+// Before the ranks part: devices that work together leave together.
+await model.dispose();
+await communicator.finalize();

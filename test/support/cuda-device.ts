@@ -18,6 +18,15 @@ export async function whyNoCuda(): Promise<string | undefined> {
   return count[0] === 0 ? `the CUDA driver ${library.path} sees no device` : undefined;
 }
 
+/** Devices that CUDA sees. */
+export async function countDevices(): Promise<number> {
+  const library = await loadLibrary('cuda');
+  library.bind('cuInit', 'uint32_t')(0);
+  const count = new Int32Array(1);
+  library.bind('cuDeviceGetCount', 'uint64_t')(library.address(count));
+  return count[0]!;
+}
+
 /** Free bytes of the first device. The device's context stays as it is. */
 export async function freeDeviceBytes(): Promise<() => number> {
   const library = await loadLibrary('cuda');

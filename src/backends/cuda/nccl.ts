@@ -7,6 +7,7 @@ import { type RankGroup, rankName } from '../../distributed/communicator.ts';
 import { MatMambaError } from '../../errors.ts';
 import type { RankLaunch } from '../../ops/cuda-kernel.ts';
 import { type NativeArgument, type NativeFunction, type NativeLibrary, loadLibrary } from './libraries.ts';
+import { withinTime } from './watchdog.ts';
 
 /** Numbers of nccl.h. */
 const FLOAT32 = 7;
@@ -29,7 +30,6 @@ const FUNCTIONS = {
   ncclGetVersion: 'uint64_t',
   ncclGetUniqueId: 'uint64_t',
   ncclCommInitRank: `uint64_t, int, ${ID_TYPE}, int`,
-  ncclCommDestroy: 'uint64_t',
   ncclCommAbort: 'uint64_t',
   ncclCommGetAsyncError: 'uint64_t, uint64_t',
   ncclGroupStart: '',
@@ -46,6 +46,9 @@ const SETTINGS = {
 } as const;
 
 type FunctionName = keyof typeof FUNCTIONS;
+
+/** How long ranks wait for each other while NCCL connects them, milliseconds. */
+const SETUP_MS = 10 * 60_000;
 
 const LOG_HINT = 'NCCL_DEBUG=INFO in the environment of all ranks prints what NCCL does';
 
@@ -84,11 +87,11 @@ export class NcclGroup {
   }
 
   /**
-   * Joins the GPUs of all ranks: rank 0 makes the id, which goes to the others over the host. The device's context must
-   * be this thread's. Every rank must call it.
+   * Joins the GPUs of all ranks: rank 0 makes the id, which goes to the others over the host. Every rank must call it.
+   * @param activate makes this rank's GPU the one that libraries' calls go to
    * @throws DEVICE
    */
-  static async join(ranks: RankGroup, device: string): Promise<NcclGroup> {
+  static async join(ranks: RankGroup, device: string, activate: () => void): Promise<NcclGroup> {
     for (const [name, value] of Object.entries(SETTINGS)) {
       // oxlint-disable-next-line node/no-process-env -- NCCL takes settings no other way
       process.env[name] ??= value;
@@ -99,9 +102,16 @@ export class NcclGroup {
     await ranks.broadcast(id, 0);
     // From here on NCCL itself waits for the others: all must be there.
     await ranks.barrier();
-    group.#call('ncclCommInitRank', group.#cellAddress(), ranks.size, { bytes: id }, ranks.rank);
+    activate();
+    group.settingUp(() => group.#call('ncclCommInitRank', group.#cellAddress(), ranks.size, { bytes: id }, ranks.rank));
     group.#handle = group.#cell[0]!;
     return group;
+  }
+
+  /** Runs `body`, in which NCCL waits for the other ranks and nobody can end it: too long, and the process ends. */
+  settingUp<R>(body: () => R): R {
+    const words = `the ranks did not get through to each other within ${SETUP_MS / 1000} seconds; the process ends`;
+    return withinTime(SETUP_MS, this.failure(words, LOG_HINT).message, body);
   }
 
   /** Asks for sums or copies, all together, on a stream. @throws DEVICE */
@@ -133,11 +143,14 @@ export class NcclGroup {
     return new MatMambaError('DEVICE', `${rankName(this.#ranks)}, ${this.#device}: ${words}`, hint ? { hint } : {});
   }
 
-  /** Leaves after all work is done; recordings that hold work of NCCL must be gone. */
+  /**
+   * Leaves after all work is done, here and on the other ranks; recordings that hold work of NCCL must be gone. By an
+   * abort, because `ncclCommDestroy` waits for the ranks of this machine, of which one may have failed.
+   */
   leave(): void {
     const handle = this.#handle;
     this.#handle = 0n;
-    if (handle !== 0n) this.#calls.ncclCommDestroy(handle);
+    if (handle !== 0n) this.settingUp(() => this.#calls.ncclCommAbort(handle));
   }
 
   /** Ends work that waits for ranks that will not come; on another thread, because it may take long. */

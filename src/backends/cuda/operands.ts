@@ -15,7 +15,7 @@ import {
   defines,
 } from '../../ops/cuda-kernel.ts';
 import { runsOf } from '../../ops/linear/cuda-products.ts';
-import { sizeOf } from '../../tensor/tensor.ts';
+import { type Shape, sizeOf } from '../../tensor/tensor.ts';
 import type { CudaProgram } from './program.ts';
 
 /** The weight copies of a program and where they lie. */
@@ -100,9 +100,17 @@ export class ResolvedNode implements CudaNode {
     const { inputs, outputs } = this.#node;
     for (const [name, { value, shape }] of [...Object.entries(inputs), ...Object.entries(outputs)]) {
       if (value.kind === 'parameter') bytes += this.#weightBytes(name);
-      else if (value.kind !== 'state') bytes += ELEMENT_BYTES[this.#program.elementOf(value)] * sizeOf(shape);
+      else if (value.kind === 'state') bytes += this.#stateBytes(shape);
+      else bytes += ELEMENT_BYTES[this.#program.elementOf(value)] * sizeOf(shape);
     }
     return bytes;
+  }
+
+  /** What a step reads and writes of all slots: the channels in use of a window, the heads in use of S. */
+  #stateBytes(shape: Shape): number {
+    const { x, b, slots } = this.#node.inputs;
+    const depth = b ? b.width : shape[0]!;
+    return 2 * 4 * slots!.shape[0]! * x!.width * depth;
   }
 
   #weightBytes(name: string): number {

@@ -13,9 +13,10 @@ import { type CudaHalf, type CudaElement, type CudaLaunch, ELEMENT_BYTES } from 
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, ModelDType, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
 import { untilAborted } from '../until-aborted.ts';
-import type { CudaDriver, HostBuffer, HostCopy, Recording } from './driver.ts';
+import type { CudaDriver, HostCopy, Recording } from './driver.ts';
 import { type PreparedWeights, ResolvedNode, WeightCopies } from './operands.ts';
 import { RankJoins } from './rank-joins.ts';
+import { Staging } from './staging.ts';
 import { type Step, kernelOf, stepsOf } from './steps.ts';
 import { placeTables } from './tables.ts';
 import type { CudaStoredWeight } from './weights.ts';
@@ -67,7 +68,7 @@ interface Linked {
   readonly outputs: readonly HostCopy[];
   /** Device memory of constant tables. */
   readonly tables: bigint;
-  /** Node of each launch of the recording, for profiles; -1 for the weights' copies. */
+  /** Node of each launch of the recording, for profiles; -1 for copies. */
   readonly nodeOfLaunch: readonly number[];
 }
 
@@ -88,10 +89,11 @@ export class CudaProgram implements Program {
   readonly #wide: ReadonlySet<number>;
   readonly #plan: MemoryPlan;
   readonly #copies: WeightCopies;
-  /** Where the weights' copies lie in the arena, behind the plan. */
+  /** Where the weights' copies lie in the arena, behind the plan, and where narrow inputs and results land. */
   readonly #copiesAt: number;
+  readonly #landingAt: number;
   readonly #arenaBytes: number;
-  #staging: HostBuffer | undefined;
+  readonly #staging: Staging;
   #linked: Linked | undefined;
   #disposed = false;
 
@@ -118,7 +120,9 @@ export class CudaProgram implements Program {
     this.#copiesAt = align(this.#plan.bytes);
     // Asking for all launches once tells which weights have to be copied.
     for (const i of this.#steps.keys()) this.#launchesOf(i, NOWHERE);
-    this.#arenaBytes = this.#copiesAt + this.#copies.bytes;
+    this.#landingAt = align(this.#copiesAt + this.#copies.bytes);
+    this.#staging = new Staging(host.driver, graph, (value) => this.offsetOf(value));
+    this.#arenaBytes = this.#landingAt + this.#staging.landingBytes;
   }
 
   get bytes(): number {
@@ -130,14 +134,14 @@ export class CudaProgram implements Program {
       if (this.#disposed) throw new MatMambaError('DISPOSED', 'this program was disposed');
       throwIfAborted(options.signal);
       const { recording, nodeOfLaunch, inputs: copiesIn, outputs: copiesOut } = await this.#link();
-      this.#writeInputs(inputs);
+      this.#staging.write(inputs);
       for (const copy of copiesIn) this.host.driver.copy(copy);
       if (options.profile) options.profile(this.#profile(await recording.time(), nodeOfLaunch));
       else if (options.onDeviceMs) options.onDeviceMs(await recording.replayTimed());
       else recording.replay();
       for (const copy of copiesOut) this.host.driver.copy(copy);
       await this.host.driver.done();
-      return this.#readOutputs();
+      return this.#staging.read();
     });
     return options.signal ? untilAborted(result, options.signal) : result;
   }
@@ -146,8 +150,7 @@ export class CudaProgram implements Program {
     void this.host.exclusive(() => {
       this.#disposed = true;
       this.#unlink();
-      this.#staging?.free();
-      this.#staging = undefined;
+      this.#staging.free();
     });
   }
 
@@ -186,9 +189,7 @@ export class CudaProgram implements Program {
     this.#unlink();
     const { driver } = this.host;
     const base = this.#arena.pointer;
-    const inputBytes = this.#inputBytes();
-    const outputs = [...this.#graph.outputs.values()];
-    this.#staging ??= zeroed(driver, inputBytes + outputs.reduce((sum, { value }) => sum + align(this.#bytesOf(value)), 0));
+    const landing = base + BigInt(this.#landingAt);
     const launches: CudaLaunch[] = [];
     const nodeOfLaunch: number[] = [];
     const add = (node: number, more: readonly CudaLaunch[]): void => {
@@ -197,24 +198,18 @@ export class CudaProgram implements Program {
         nodeOfLaunch.push(node);
       }
     };
-    // The plan places all inputs first, side by side.
-    const host = this.#staging.pointer;
-    const inputs: HostCopy[] = inputBytes > 0 ? [{ kind: 'to-device', host, device: base, bytes: inputBytes }] : [];
+    add(-1, this.#staging.spread(base, landing));
     add(-1, this.#copies.launches(base + BigInt(this.#copiesAt)));
     const joins = new RankJoins();
     for (const [i, { first, nodes }] of this.#steps.entries()) add(first, joins.place(nodes, this.#launchesOf(i, base)));
     add(-1, joins.end());
-    let at = inputBytes;
-    const results = outputs.map(({ value }): HostCopy => {
-      const bytes = this.#bytesOf(value);
-      const from = at;
-      at += align(bytes);
-      return { kind: 'to-host', host: host + BigInt(from), device: base + BigInt(this.offsetOf(value)), bytes };
-    });
+    add(-1, this.#staging.gather(base, landing));
     const { launches: placed, tables } = placeTables(driver, launches);
     try {
       const recording = await driver.record(placed, this.#dtype === 'tf32');
-      this.#linked = { epoch: this.#arena.epoch, recording, inputs, outputs: results, tables, nodeOfLaunch };
+      const inputs = this.#staging.copiesIn(base, landing);
+      const outputs = this.#staging.copiesOut(base, landing);
+      this.#linked = { epoch: this.#arena.epoch, recording, inputs, outputs, tables, nodeOfLaunch };
       return this.#linked;
     } catch (error) {
       if (tables) driver.free(tables);
@@ -228,87 +223,28 @@ export class CudaProgram implements Program {
     this.#linked = undefined;
   }
 
-  #inputBytes(): number {
-    return [...this.#graph.inputs.values()].reduce(
-      (end, { value }) => Math.max(end, align(this.offsetOf(value) + this.#bytesOf(value))),
-      0,
-    );
-  }
-
-  #writeInputs(inputs: ProgramInputs): void {
-    const { buffer, byteOffset } = this.#staging!.bytes;
-    for (const [name, { value }] of this.#graph.inputs) {
-      const given = inputs[name];
-      if (given?.length !== sizeOf(value.shape)) {
-        throw new MatMambaError('INTERNAL', `input '${name}' needs ${sizeOf(value.shape)} elements, got ${given?.length}`);
-      }
-      const at = byteOffset + this.offsetOf(value);
-      if (value.dtype === 'i32') {
-        new Int32Array(buffer, at, given.length).set(given as Int32Array);
-        continue;
-      }
-      const width = value.shape.at(-1) ?? 1;
-      const stride = paddedColumns(width);
-      // The columns that pad rows stay the zeros they were made as.
-      const target = new Float32Array(buffer, at, this.#bytesOf(value) / 4);
-      copyRows(given as Float32Array, width, target, stride, given.length / width, width);
-    }
-  }
-
-  #readOutputs(): Record<string, Float32Array> {
-    const { buffer, byteOffset } = this.#staging!.bytes;
-    const results: Record<string, Float32Array> = {};
-    let at = byteOffset + this.#inputBytes();
-    for (const [name, { value, column, shape, width }] of this.#graph.outputs) {
-      const rows = rowsOf(shape);
-      if (value.dtype === 'i32') results[name] = Float32Array.from(new Int32Array(buffer, at, sizeOf(value.shape)));
-      else {
-        const stride = paddedColumns(value.shape.at(-1) ?? 1);
-        const source = new Float32Array(buffer, at, rows * stride);
-        const result = new Float32Array(rows * width);
-        copyRows(source.subarray(column), stride, result, width, rows, width);
-        results[name] = result;
-      }
-      at += align(this.#bytesOf(value));
-    }
-    return results;
-  }
-
   #profile(times: readonly number[], nodeOfLaunch: readonly number[]): OpProfile[] {
     const msOfNode = new Map<number, number>();
     for (const [i, node] of nodeOfLaunch.entries()) msOfNode.set(node, (msOfNode.get(node) ?? 0) + times[i]!);
-    const ops = this.#graph.nodes.map((node, i) => ({
-      op: node.op.name,
-      scope: node.scope,
-      ms: msOfNode.get(i) ?? 0,
-      flops: node.op.flops(node),
-      bytes: this.#resolve(node, NOWHERE, NOWHERE, NOWHERE).bytesTouched(),
+    const ops = this.#steps.map(({ first, nodes, name }) => ({
+      op: name,
+      scope: nodes.at(-1)!.scope,
+      ms: msOfNode.get(first) ?? 0,
+      flops: nodes.reduce((sum, node) => sum + node.op.flops(node), 0),
+      bytes: nodes.reduce((sum, node) => sum + this.#resolve(node, NOWHERE, NOWHERE, NOWHERE).bytesTouched(), 0),
     }));
     const copies = msOfNode.get(-1) ?? 0;
-    return [...ops, { op: 'copies', scope: '16-bit weights', ms: copies, flops: 0, bytes: this.#copies.bytesTouched }];
+    return [
+      ...ops,
+      {
+        op: 'copies',
+        scope: '16-bit weights, narrow inputs and results',
+        ms: copies,
+        flops: 0,
+        bytes: this.#copies.bytesTouched,
+      },
+    ];
   }
-}
-
-function zeroed(driver: CudaDriver, bytes: number): HostBuffer {
-  const buffer = driver.hostBuffer(bytes);
-  buffer.bytes.fill(0);
-  return buffer;
-}
-
-/** Below this width a loop over elements costs less than one view for every row. */
-const NARROW = 64;
-
-/** Rows of `width` floats from one row length to another. */
-function copyRows(from: Float32Array, fromStride: number, to: Float32Array, toStride: number, rows: number, width: number): void {
-  if (fromStride === width && toStride === width) to.set(from.subarray(0, rows * width));
-  else if (width < NARROW) {
-    for (let row = 0; row < rows; row++) {
-      for (let i = 0; i < width; i++) to[row * toStride + i] = from[row * fromStride + i]!;
-    }
-  } else
-    for (let row = 0; row < rows; row++) {
-      to.set(from.subarray(row * fromStride, row * fromStride + width), row * toStride);
-    }
 }
 
 function align(bytes: number): number {

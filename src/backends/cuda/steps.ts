@@ -11,6 +11,8 @@ import { FEW_ROWS } from '../../ops/linear/cuda-few-rows.ts';
 import { cudaKernels } from './table.ts';
 
 export interface Step {
+  /** For profiles: the op's, or what its nodes are together. */
+  readonly name: string;
   /** Index of its first node. */
   readonly first: number;
   readonly nodes: readonly GraphNode[];
@@ -48,6 +50,7 @@ function nodeStep(nodes: readonly GraphNode[], first: number): Step {
   const node = nodes[first]!;
   const kernel = kernelOf(node);
   return {
+    name: node.op.name,
     first,
     nodes: [node],
     planned: node,
@@ -65,6 +68,7 @@ function groupStep(nodes: readonly GraphNode[], first: number): Step | undefined
   if (end === first + 1) return undefined;
   const together = nodes.slice(first, end);
   return {
+    name: together[0]!.op.name,
     first,
     nodes: together,
     planned: asOneNode('group', together, new Set()),
@@ -109,6 +113,7 @@ function decodeStep(
   });
   if (!decodeLayerFuses(asLayer(layer.map(resolve)))) return undefined;
   return {
+    name: 'decode_layer',
     first,
     nodes: layer,
     planned: asOneNode('decode_layer', layer, inside),
@@ -125,6 +130,7 @@ function normedProductStep(nodes: readonly GraphNode[], first: number, readers: 
   if (linear.inputs['x']!.value !== value || readers.get(value.id) !== 1 || rowsOf(norm.inputs['x']!.shape) > FEW_ROWS)
     return undefined;
   return {
+    name: 'normed_product',
     first,
     nodes: [norm, linear],
     planned: asOneNode('normed_product', [norm, linear], new Set([value.id])),

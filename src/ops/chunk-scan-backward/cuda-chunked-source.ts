@@ -1,22 +1,19 @@
 /**
- * CUDA text that both kernels of the chunked gradient begin with: loads of a chunk into shared memory, step sizes and
- * decays, and the accumulation of a state in registers.
+ * CUDA text that the kernels of the chunked gradient begin with: operands of products in shared memory, step sizes and
+ * decays.
  *
- * A chunk is Q = 64 steps, in 4 strips of 16. A block has HEADS heads of one sequence; a head has PARTS units of PW
- * channels, HP in all, so channels are R rows of the state (a multiple of 16), unit u from row u PW on, with zeros
- * behind a head's P channels. The state has NP columns, N rounded up to 16. Operands of products are T16 in shared
- * memory, rows padded by 8 elements so that ldmatrix meets no bank twice; sums are float32.
+ * A chunk is Q = 64 steps, in 4 strips of 16. The state has a row for each channel of all heads, P a head, and NP columns,
+ * N rounded up to 16, of which a block has NB. Operands of products are T16 in shared memory, their rows an odd number of
+ * 16-byte pieces apart so that ldmatrix meets no bank twice; sums are float32.
+ *
+ * States and their adjoints lie in scratch memory as (row, border between chunks, NP / 8, channels, 8).
  *
  * Lanes of a warp in a 16 x 8 tile of sums: lane = 4 g + t has rows g and g + 8 at columns 2 t and 2 t + 1.
  */
 
 export const CHUNKED_SOURCE = String.raw`
 #define Q 64
-#define THREADS 256
-#define UNITS (HEADS * PARTS)
-#define HP (PARTS * PW)
-#define BS (NP + 8)
-#define XS (R + 8)
+#define THREADS (32 * WARPS)
 /* Least logarithm (base 2) of a step's decay: what it leaves is below the smallest float. */
 #define LEAST_LOG (-128.0f)
 
@@ -70,54 +67,6 @@ __device__ __forceinline__ void gather_tile(u32 (&v)[4]) {
   if (high) v[0] = a, v[1] = b; else v[2] = a, v[3] = b;
 }
 
-/* Channels of a block's heads at rows first.. (count of them real, Q in all), to [Q][XS]; starts copies of 16 bytes. */
-template <typename T> __device__ __forceinline__ void load_channels(T16 *to, const T *from, int stride, i64 first, int count, int head,
-    int heads) {
-  from += first * stride + (i64)head * P;
-  if constexpr (Same<T, T16>::value && P % 8 == 0 && P == HP) {
-    #pragma unroll
-    for (int i = threadIdx.x; i < Q * (HEADS * P / 8); i += THREADS) {
-      int row = i / (HEADS * P / 8), v = i % (HEADS * P / 8);
-      if (v >= heads * (P / 8)) continue;
-      bool live = row < count;
-      copy_async16(to + row * XS + v * 8, from + (i64)(live ? row : 0) * stride + v * 8, live);
-    }
-  } else if constexpr (Same<T, T16>::value && P % 4 == 0) {
-    #pragma unroll 8
-    for (int i = threadIdx.x; i < Q * (HEADS * P / 4); i += THREADS) {
-      int row = i / (HEADS * P / 4), v = i % (HEADS * P / 4), h = v / (P / 4), p = v % (P / 4) * 4;
-      if (h >= heads) continue;
-      uint2 x = make_uint2(0u, 0u);
-      if (row < count) x = *(const uint2 *)(from + (i64)row * stride + v * 4);
-      *(uint2 *)(to + row * XS + h * HP + p) = x;
-    }
-  } else {
-    int channels = heads * P;
-    for (int i = threadIdx.x; i < Q * channels; i += THREADS) {
-      int row = i / channels, v = i - row * channels, h = v / P, p = v % P;
-      to[row * XS + h * HP + p] = from_float<T16>(row < count ? to_float(from[(i64)row * stride + v]) : 0.0f);
-    }
-  }
-}
-
-/* Rows of b or c, to [Q][BS], in the same way. */
-template <typename T> __device__ __forceinline__ void load_state_rows(T16 *to, const T *from, int stride, i64 first, int count) {
-  from += first * stride;
-  if constexpr (Same<T, T16>::value && N % 8 == 0) {
-    #pragma unroll
-    for (int i = threadIdx.x; i < Q * (NP / 8); i += THREADS) {
-      int row = i / (NP / 8), v = i % (NP / 8);
-      bool live = row < count && v < N / 8;
-      copy_async16(to + row * BS + v * 8, from + (live ? (i64)row * stride + v * 8 : 0), live);
-    }
-  } else {
-    for (int i = threadIdx.x; i < Q * NP; i += THREADS) {
-      int row = i / NP, n = i % NP;
-      to[row * BS + n] = from_float<T16>(row < count && n < N ? to_float(from[(i64)row * stride + n]) : 0.0f);
-    }
-  }
-}
-
 /* The same on all lanes, as the compiler can tell. */
 __device__ __forceinline__ int warp_index() { return __shfl_sync(FULL_WARP, (int)threadIdx.x >> 5, 0); }
 
@@ -125,102 +74,94 @@ __device__ __forceinline__ void zero_shared(void *from, int bytes) {
   for (int i = threadIdx.x; i < (bytes + 15) / 16; i += THREADS) ((uint4 *)from)[i] = make_uint4(0u, 0u, 0u, 0u);
 }
 
-__device__ __forceinline__ float rate_of(const float *a_log, int head) { return fminf(expf(a_log[head]), 3e38f); }
+__device__ __forceinline__ float rate_of(float log) { return fminf(expf(log), 3e38f); }
 
-/* dt as it comes: a lane has two steps of the heads warp, warp + 8, .. of the block. */
-#define RAW ((HEADS + 7) / 8)
-__device__ __forceinline__ void load_raw_steps(float (&raw)[RAW][2], const TDT *dt, int dt_stride, i64 first, int count, int head, int heads) {
-  #pragma unroll
-  for (int i = 0; i < RAW; i++) {
-    int h = (threadIdx.x >> 5) + 8 * i, s = 2 * (threadIdx.x & 31);
-    #pragma unroll
-    for (int j = 0; j < 2; j++) raw[i][j] = h < heads && s + j < count ? to_float(dt[(first + s + j) * dt_stride + head + h]) : 0.0f;
+/* Two neighbouring elements. */
+template <typename T> __device__ __forceinline__ void store_pair(T *to, float low, float high) { *(u32 *)to = pack2<T>(low, high); }
+__device__ __forceinline__ void store_pair(float *to, float low, float high) { *(float2 *)to = make_float2(low, high); }
+
+/*
+ * COUNT columns from column on at rows first.. of a chunk, zeros behind its count steps and behind the width, to
+ * [Q][stride]; starts copies of 16 bytes where it can.
+ */
+template <int COUNT, typename T> __device__ __forceinline__ void load_columns(T16 *to, int to_stride, const T *from, int stride, i64 first,
+    int count, int column, int width) {
+  from += first * stride + column;
+  if constexpr (Same<T, T16>::value) {
+    /* Where a thread always has the same columns, addresses advance by a constant. */
+    if constexpr (THREADS % (COUNT / 8) == 0) {
+      int row = threadIdx.x / (COUNT / 8), v = threadIdx.x % (COUNT / 8) * 8;
+      const T *at = from + (i64)row * stride + v;
+      bool inside = column + v < width;
+      to += row * to_stride + v;
+      #pragma unroll
+      for (int i = 0; i < Q; i += THREADS / (COUNT / 8)) {
+        if (THREADS / (COUNT / 8) > Q && row >= Q) break;
+        copy_async16(to + i * to_stride, at, inside && row + i < count);
+        at += THREADS / (COUNT / 8) * stride;
+      }
+    } else {
+      for (int i = threadIdx.x; i < Q * (COUNT / 8); i += THREADS) {
+        int row = i / (COUNT / 8), v = i % (COUNT / 8) * 8;
+        bool live = row < count && column + v < width;
+        copy_async16(to + row * to_stride + v, from + (live ? (i64)row * stride + v : 0), live);
+      }
+    }
+  } else {
+    for (int i = threadIdx.x; i < Q * COUNT; i += THREADS) {
+      int row = i / COUNT, v = i % COUNT;
+      to[row * to_stride + v] = from_float<T16>(row < count && column + v < width ? to_float(from[(i64)row * stride + v]) : 0.0f);
+    }
   }
 }
 
-/*
- * Of a chunk and the heads from head on: steps dt and logs (base 2) of the product of the decays up to and with each
- * step, [HEADS][Q]; slopes of ddt too where wanted. Steps from count on have dt = 0.
- */
-template <bool SLOPES> __device__ __forceinline__ void find_steps(float *steps, float *logs, float *slopes, const float (&raws)[RAW][2],
-    int count, int head, int heads, const float *dt_bias, const float *a_log, float dt_min, float dt_max) {
-  int lane = threadIdx.x & 31;
+/* b or c at n0.., zeros where there is none, to [Q][NB + 8]. */
+template <typename T> __device__ __forceinline__ void load_state_columns(T16 *to, const T *from, int stride, i64 first, int count, int n0) {
+  if constexpr (N % 8 == 0) {
+    load_columns<NB>(to, (NB + 8), from, stride, first, count, n0, N);
+  } else {
+    for (int i = threadIdx.x; i < Q * NB; i += THREADS) {
+      int row = i / NB, n = n0 + i % NB;
+      to[row * (NB + 8) + i % NB] = from_float<T16>(row < count && n < N ? to_float(from[(first + row) * stride + n]) : 0.0f);
+    }
+  }
+}
+
+/* dt as it comes, at a lane's two steps of a chunk (anything behind its steps); conversions would wait for the loads. */
+__device__ __forceinline__ void load_raw_steps(TDT (&raw)[2], const TDT *dt, int dt_stride, i64 first, int count, int head) {
+  int s = 2 * (threadIdx.x & 31);
   #pragma unroll
-  for (int i = 0; i < RAW; i++) {
-    int h = (threadIdx.x >> 5) + 8 * i;
-    if (h >= heads) break;
-    float bias = dt_bias[head + h], rate = rate_of(a_log, head + h) * -1.4426950408889634f, step[2], log[2];
+  for (int j = 0; j < 2; j++) raw[j] = dt[(first + min(s + j, count - 1)) * dt_stride + head];
+}
+
+/*
+ * A lane's two steps of a head: dt, the logs (base 2) of the product of the decays up to and with each step, and slopes
+ * of ddt. Steps from count on have dt = 0. A warp has the chunk.
+ */
+struct Steps {
+  float step[2], log[2], slope[2], last;
+
+  __device__ __forceinline__ void find(const TDT (&raws)[2], int count, float bias, float log_rate, float dt_min, float dt_max) {
+    int lane = threadIdx.x & 31;
+    float rate = rate_of(log_rate) * -1.4426950408889634f;
     #pragma unroll
     for (int j = 0; j < 2; j++) {
       int s = 2 * lane + j;
-      float raw = raws[i][j] + bias, soft = softplus(raw);
+      float raw = to_float(raws[j]) + bias, e = fast_exp(fminf(raw, 20.0f)), soft = raw > 20.0f ? raw : log1pf(e);
       step[j] = s < count ? fminf(fmaxf(soft, dt_min), dt_max) : 0.0f;
       log[j] = s < count ? fmaxf(rate * step[j], LEAST_LOG) : 0.0f;
-      steps[h * Q + s] = step[j];
-      if (SLOPES) slopes[h * Q + s] = soft < dt_min || soft > dt_max ? 0.0f : raw > 20.0f ? 1.0f : sigmoid(raw);
+      slope[j] = soft < dt_min || soft > dt_max ? 0.0f : raw > 20.0f ? 1.0f : e * fast_reciprocal(1.0f + e);
     }
-    float sum = log[0] + log[1], total = sum;
+    float total = log[0] + log[1];
     #pragma unroll
     for (int distance = 1; distance < 32; distance <<= 1) {
       float before = __shfl_up_sync(FULL_WARP, total, distance);
       if (lane >= distance) total += before;
     }
     float before = __shfl_up_sync(FULL_WARP, total, 1);
-    logs[h * Q + 2 * lane] = (lane ? before : 0.0f) + log[0];
-    logs[h * Q + 2 * lane + 1] = total;
-  }
-}
-
-/*
- * A state (R, NP) in the registers of the block's 8 warps: WR by WN of them, each with MT tiles of 16 rows (every WR-th)
- * and UN blocks of 16 columns (neighbours).
- */
-#define WN (8 / WR)
-#define MT ((R / 16 + WR - 1) / WR)
-#define UN ((NP / 16 + WN - 1) / WN)
-struct State {
-  float v[MT][UN][2][4] = {};
-  int warp_row = warp_index() / WN, warp_column = warp_index() % WN;
-
-  __device__ __forceinline__ int row(int m) const { return (warp_row + WR * m) * 16; }
-  __device__ __forceinline__ int column(int n) const { return (warp_column * UN + n) * 16; }
-  /* Whether there are such rows and columns. */
-  __device__ __forceinline__ bool has_row(int m) const { return MT * WR * 16 == R || row(m) < R; }
-  __device__ __forceinline__ bool has_column(int n) const { return UN * WN * 16 == NP || column(n) < NP; }
-
-  /* Times what the chunk leaves of it, plus rows' (Q, R) columns (Q, NP), of which count steps are not zero. */
-  __device__ __forceinline__ void update(const T16 *rows, const T16 *columns, const float *logs, int count) {
-    int g = (threadIdx.x & 31) >> 2;
-    #pragma unroll
-    for (int m = 0; m < MT; m++) {
-      if (!has_row(m)) continue;
-      float left[2];
-      #pragma unroll
-      for (int j = 0; j < 2; j++) {
-        int head = (row(m) + 8 * j + g) / HP;
-        left[j] = head < HEADS ? fast_exp2(logs[head * Q + Q - 1]) : 0.0f;
-      }
-      #pragma unroll
-      for (int n = 0; n < UN; n++) {
-        #pragma unroll
-        for (int i = 0; i < 8; i++) v[m][n][i >> 2][i & 3] *= left[(i >> 1) & 1];
-      }
-    }
-    #pragma unroll
-    for (int k = 0; k < Q; k += 16) {
-      if (k >= count) break;
-      u32 a[MT][4];
-      #pragma unroll
-      for (int m = 0; m < MT; m++) if (has_row(m)) ldmatrix4_transposed(a[m], left_columns(rows, XS, k, row(m)));
-      #pragma unroll
-      for (int n = 0; n < UN; n++) {
-        if (!has_column(n)) continue;
-        u32 b[4];
-        ldmatrix4_transposed(b, right_rows(columns, BS, k, column(n)));
-        #pragma unroll
-        for (int m = 0; m < MT; m++) if (has_row(m)) mma_pair(v[m][n][0], v[m][n][1], a[m], b);
-      }
-    }
+    log[0] += lane ? before : 0.0f;
+    log[1] = total;
+    last = __shfl_sync(FULL_WARP, total, 31);
   }
 };
 `;

@@ -96,5 +96,5 @@ export function recurrentLaunches(node: CudaNode): readonly CudaLaunch[] {
       sumSteps(node, shape, 'f32', { parts: at('steps'), batchStart, batchCount }),
     );
   }
-  return [...launches, ...addParameters(node, shape, 'f32', at('parameters'), 1)];
+  return [...launches, ...addParameters(node, shape, 'f32', at('parameters'))];
 }

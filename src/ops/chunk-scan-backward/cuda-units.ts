@@ -1,4 +1,4 @@
-/** How the CUDA kernels of the scan's gradient cut heads into units, and the sums that both algorithms end with. */
+/** How the CUDA kernels of the scan's gradient cut heads into units, and the sums that the recurrent ones end with. */
 
 import { paddedColumns } from '../../graph/graph.ts';
 import { type CudaElement, type CudaNode, type KernelLaunch, cType, defines, i32, parameterOperand } from '../cuda-kernel.ts';
@@ -117,14 +117,8 @@ export function sumSteps(
   };
 }
 
-/** Gradients of the parameters that are there, from (batch, segments, heads, parts, 2 + part width). */
-export function addParameters(
-  node: CudaNode,
-  shape: ScanShape,
-  part: CudaElement,
-  parts: bigint,
-  segments: number,
-): readonly KernelLaunch[] {
+/** Gradients of the parameters that are there, from (batch, heads, parts, 2 + part width). */
+export function addParameters(node: CudaNode, shape: ScanShape, part: CudaElement, parts: bigint): readonly KernelLaunch[] {
   if (!['dDtBias', 'dALog', 'dD'].some((name) => node.has(name))) return [];
   return [
     {
@@ -139,7 +133,7 @@ export function addParameters(
         parameterOperand(node, 'dALog'),
         parameterOperand(node, 'dD'),
         i32(Number(node.flag('dHasHdim'))),
-        i32(shape.batch * segments),
+        i32(shape.batch),
         i32(shape.heads),
       ],
     },

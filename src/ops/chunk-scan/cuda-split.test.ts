@@ -22,6 +22,9 @@ test('heads and their columns are covered, within registers and shared memory', 
         expect(8 * split.pieces, where).toBeGreaterThanOrEqual(columns);
         expect(split.sharedBytes, where).toBeLessThanOrEqual(227 * 1024);
         expect(split.warps, where).toBeLessThanOrEqual(8);
+        expect(split.segments * split.segment, where).toBeGreaterThanOrEqual(8);
+        expect(split.batchBlocks, where).toBeLessThanOrEqual(batch);
+        expect(split.batchBlocks, where).toBeGreaterThanOrEqual(1);
       }
     }
   }

@@ -14,7 +14,7 @@ import {
   rowOperand,
 } from '../cuda-kernel.ts';
 import { CHUNKS_SOURCE } from './cuda-chunks.ts';
-import { fitsChunks, scanSplit } from './cuda-split.ts';
+import { type ScanSplit, fitsChunks, keptBytes, keptLogBytes, scanSplit, statesSharedBytes } from './cuda-split.ts';
 import { STEPS_SOURCE } from './cuda-steps.ts';
 
 /** Calls up to this long keep the state in registers from the first step to the last, without staging. */
@@ -73,43 +73,54 @@ function stepsLaunch(node: CudaNode): KernelLaunch {
   };
 }
 
-function chunksLaunch(node: CudaNode): KernelLaunch {
-  const batch = node.number('batch');
-  const headdim = node.number('headdim');
-  const dState = node.buffer('b').width;
-  const heads = node.buffer('dt').width;
-  const split = scanSplit({
-    batch,
+const byChunks = (node: Omit<CudaNode, 'scratch'>): boolean =>
+  node.activation !== 'f32' && node.number('length') > LONGEST_SHORT && fitsChunks(node.buffer('b').width);
+
+function splitOfNode(node: Omit<CudaNode, 'scratch'>): ScanSplit {
+  return scanSplit({
+    batch: node.number('batch'),
     length: node.number('length'),
-    heads,
-    headdim,
-    dState,
+    heads: node.buffer('dt').width,
+    headdim: node.number('headdim'),
+    dState: node.buffer('b').width,
     multiprocessors: node.multiprocessors,
   });
+}
+
+function chunksLaunches(node: CudaNode): KernelLaunch[] {
+  const batch = node.number('batch');
+  const split = splitOfNode(node);
+  const { stages, segments, segment, batchBlocks } = split;
   const specialisation = {
     HALF: cType(node.activation),
-    N: dState,
-    P: headdim,
+    N: node.buffer('b').width,
+    P: node.number('headdim'),
     WARPS: split.warps,
     HEADS: split.heads,
     PARTS: split.parts,
     TILES: split.tiles,
     XP: split.pieces,
+    ...operandTypes(node),
   };
-  return {
+  const kept = segments > 1 ? node.scratch : 0n;
+  const launch = (statesOnly: boolean): KernelLaunch => ({
     kind: 'kernel',
-    source: defines({ ...specialisation, ...operandTypes(node) }) + CHUNKS_SOURCE,
+    source: defines({ ...specialisation, STAGES: stages, STATES_ONLY: Number(statesOnly) }) + CHUNKS_SOURCE,
     entry: 'scan_chunks',
-    grid: [split.blocks, batch],
+    grid: [split.blocks, batchBlocks, statesOnly ? segments - 1 : segments],
     block: 32 * split.warps,
-    sharedBytes: split.sharedBytes,
-    args: scanArguments(node),
-  };
+    sharedBytes: statesOnly ? statesSharedBytes(split) : split.sharedBytes,
+    args: [...scanArguments(node), i32(batch), i32(segment), kept, kept && kept + BigInt(batch * keptBytes(split))],
+    ...(segments > 1 && !statesOnly ? { startsEarly: true } : {}),
+  });
+  return segments > 1 ? [launch(true), launch(false)] : [launch(false)];
 }
 
 export const chunkScanCuda: CudaKernel = {
-  launches(node) {
-    const byChunks = node.activation !== 'f32' && node.number('length') > LONGEST_SHORT && fitsChunks(node.buffer('b').width);
-    return [byChunks ? chunksLaunch(node) : stepsLaunch(node)];
+  scratchBytes(node) {
+    if (!byChunks(node)) return 0;
+    const split = splitOfNode(node);
+    return split.segments > 1 ? node.number('batch') * (keptBytes(split) + keptLogBytes(split)) : 0;
   },
+  launches: (node) => (byChunks(node) ? chunksLaunches(node) : [stepsLaunch(node)]),
 };

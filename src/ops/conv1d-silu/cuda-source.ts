@@ -22,35 +22,39 @@ __device__ __forceinline__ void zero_pads(float (&v)[4], int live) {
 
 export const SEQUENCE_SOURCE = String.raw`
 /* y[t] = silu(bias + sum_k w[k] x[t - TAPS + 1 + k]); x, y: (batch, length, columns), state: (TAPS - 1, channels) in
-   a slot. A thread has 4 columns of STEPS steps of a sequence, all loads before the first use. The one with the first steps
-   is the only one that reads the window, and it writes the new one. */
-extern "C" __global__ void __launch_bounds__(128, 4) conv1d_silu(
+   a slot. A thread has 4 columns of a piece of steps of a sequence; the loads of AHEAD steps are under way while the AHEAD
+   before them are computed. The one with the first steps is the only one that reads the window, and it writes the new one. */
+extern "C" __global__ void __launch_bounds__(128, 5) conv1d_silu(
     const X *__restrict__ x, int x_stride, Y *__restrict__ y, int y_stride, const float *__restrict__ weight,
     const float *__restrict__ bias, char *const *slot_table, i64 state_offset, const int *slots, const int *lengths,
-    int channels, int batch, int length, int pieces, int columns, SEGMENT_PARAMETERS) {
+    int channels, int batch, int length, int pieces, int steps, int columns, SEGMENT_PARAMETERS) {
   u32 vectors = (u32)columns / 4;
   u32 id = blockIdx.x * 128u + threadIdx.x;
   u32 place = id / vectors;
   int column = (int)(id - place * vectors) * 4;
   int b = (int)(place / (u32)pieces);
-  int t0 = (int)(place - (u32)b * (u32)pieces) * STEPS;
+  int t0 = (int)(place - (u32)b * (u32)pieces) * steps;
   if (b >= batch) return;
   const X *from = x + (i64)b * length * x_stride + column;
   Y *to = y + (i64)b * length * y_stride + column;
   FIND_SEGMENT(column)
 
-  Packed<X, 4> in[STEPS], before[TAPS - 1];
+  int end = t0 + steps < length ? t0 + steps : length;
+  Packed<X, 4> ahead[AHEAD], before[TAPS - 1];
   #pragma unroll
   for (int k = 0; k < TAPS - 1; k++) {
     int t = t0 - (TAPS - 1) + k;
     clear(before[k]);
     if (t >= 0) load_packed(before[k], from + (i64)t * x_stride);
   }
-  #pragma unroll
-  for (int i = 0; i < STEPS; i++) {
-    clear(in[i]);
-    if (t0 + i < length) load_packed(in[i], from + (i64)(t0 + i) * x_stride);
-  }
+  auto load = [&](int first) {
+    #pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+      clear(ahead[i]);
+      if (first + i < end) load_packed(ahead[i], from + (i64)(first + i) * x_stride);
+    }
+  };
+  load(t0);
   float w[4][TAPS], offset[4], window[TAPS - 1][4];
   load_taps(w, offset, weight, bias, channel, live);
   #pragma unroll
@@ -72,23 +76,29 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv1d_silu(
     }
   }
 
-  #pragma unroll
-  for (int i = 0; i < STEPS; i++) {
-    float now[4], out[4];
-    unpack(now, in[i]);
+  for (int first = t0; first < end; first += AHEAD) {
+    Packed<X, 4> in[AHEAD];
     #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      float sum = offset[j];
+    for (int i = 0; i < AHEAD; i++) in[i] = ahead[i];
+    load(first + AHEAD);
+    #pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+      float now[4], out[4];
+      unpack(now, in[i]);
       #pragma unroll
-      for (int k = 0; k < TAPS - 1; k++) sum += w[j][k] * window[k][j];
-      sum += w[j][TAPS - 1] * now[j];
-      out[j] = sum * gate_sigmoid(sum);
-      #pragma unroll
-      for (int k = 0; k < TAPS - 2; k++) window[k][j] = window[k + 1][j];
-      window[TAPS - 2][j] = now[j];
+      for (int j = 0; j < 4; j++) {
+        float sum = offset[j];
+        #pragma unroll
+        for (int k = 0; k < TAPS - 1; k++) sum += w[j][k] * window[k][j];
+        sum += w[j][TAPS - 1] * now[j];
+        out[j] = sum * gate_sigmoid(sum);
+        #pragma unroll
+        for (int k = 0; k < TAPS - 2; k++) window[k][j] = window[k + 1][j];
+        window[TAPS - 2][j] = now[j];
+      }
+      zero_pads(out, live);
+      if (first + i < end) store_row<4>(to + (i64)(first + i) * y_stride, out);
     }
-    zero_pads(out, live);
-    if (t0 + i < length) store_row<4>(to + (i64)(t0 + i) * y_stride, out);
   }
 }
 `;

@@ -17,10 +17,9 @@ import { SEQUENCE_SOURCE, STEP_SOURCE, TAPS_SOURCE } from './cuda-source.ts';
 
 const BLOCK = 128;
 
-/** Steps of a thread: as many as leave each multiprocessor 512 threads, and as its registers hold inputs. */
-function stepsOf(node: CudaNode, vectors: number, batch: number, length: number): number {
-  const choices = node.activation === 'f32' ? [8] : [16, 8];
-  return choices.find((steps) => vectors * batch * Math.ceil(length / steps) >= 512 * node.multiprocessors) ?? 4;
+/** Steps of a thread: as many as leave each multiprocessor 256 threads; what a thread needs beside them is loaded once. */
+function stepsOf({ multiprocessors }: CudaNode, vectors: number, batch: number, length: number): number {
+  return [32, 16, 8].find((steps) => vectors * batch * Math.ceil(length / steps) >= 256 * multiprocessors) ?? 4;
 }
 
 const pointerOf = (node: CudaNode, name: string): bigint => (node.has(name) ? node.buffer(name).pointer : 0n);
@@ -68,11 +67,16 @@ export const conv1dSiluCuda: CudaKernel = {
     return [
       {
         kind: 'kernel',
-        source: defines({ ...values, STEPS: steps }) + PACKED_SOURCE + SIGMOID_SOURCE + TAPS_SOURCE + SEQUENCE_SOURCE,
+        source:
+          defines({ ...values, AHEAD: Math.min(steps, node.activation === 'f32' ? 4 : 8) }) +
+          PACKED_SOURCE +
+          SIGMOID_SOURCE +
+          TAPS_SOURCE +
+          SEQUENCE_SOURCE,
         entry: 'conv1d_silu',
         grid: [Math.ceil(((total / 4) * batch * pieces) / BLOCK)],
         block: BLOCK,
-        args: [...operands, i32(batch), i32(length), i32(pieces), i32(total), ...segmentArguments(segments)],
+        args: [...operands, i32(batch), i32(length), i32(pieces), i32(steps), i32(total), ...segmentArguments(segments)],
       },
     ];
   },

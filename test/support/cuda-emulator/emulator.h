@@ -299,6 +299,7 @@ template <int N> static inline void copy_async_wait() { emu->copy_wait(N); }
 /* Approximations flush what is too small for a normal float. */
 static inline float emu_flush(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
 static inline float fast_exp2(float x) { return emu_flush(exp2f(emu_flush(x))); }
+static inline float fast_log2(float x) { return log2f(emu_flush(x)); }
 static inline float fast_exp(float x) { return fast_exp2(x * 1.4426950408889634f); }
 static inline float fast_reciprocal(float x) { return emu_flush(1.0f / emu_flush(x)); }
 
