@@ -95,7 +95,7 @@ export class MixControls {
     return el(
       'div',
       { role: 'group', 'aria-labelledby': 'layers-title' },
-      el('div', { class: 'all-head' }, el('span', { id: 'layers-title' }, 'Heads layer by layer'), shapes),
+      el('div', { class: 'all-head' }, el('span', { id: 'layers-title' }, 'Heads by layer'), shapes),
       bars,
     );
   }
