@@ -8,7 +8,7 @@ import { MatMambaError } from '../errors.ts';
 import type { Graph, ParameterSpec } from '../graph/graph.ts';
 import type { DType, TypedArray } from '../tensor/dtype.ts';
 
-export const DEVICE_NAMES = ['cpu', 'cuda'] as const;
+export const DEVICE_NAMES = ['cpu', 'cuda', 'webgpu'] as const;
 export type DeviceName = (typeof DEVICE_NAMES)[number];
 
 /** How matrices are stored on the device; everything else stays float32. */
@@ -43,15 +43,20 @@ export interface Capabilities {
   readonly unsupported: Readonly<Record<string, string>>;
 }
 
+export interface Int8Rows {
+  readonly values: Int8Array;
+  readonly scales: Float32Array;
+}
+
 /** A weight on the device. */
 export interface DeviceWeight {
   readonly spec: ParameterSpec;
   readonly storage: WeightStorage;
   readonly bytes: number;
-  /** Rows as float32 (int8 dequantised). */
-  read(first: number, count: number): Float32Array;
+  /** Rows as float32 (int8 dequantised); a promise on devices that only answer later. */
+  read(first: number, count: number): Float32Array | Promise<Float32Array>;
   /** Rows as they are stored in int8, with `scales.length / count` scales a row. */
-  readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array };
+  readInt8(first: number, count: number): Int8Rows | Promise<Int8Rows>;
   /** Overwrites all of it once all earlier runs are done; later runs see the new values. */
   write(source: WeightSource): Promise<void>;
   /** Its float32 memory as it is stored, padding included, where the host can reach it; else undefined. */

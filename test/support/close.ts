@@ -16,6 +16,9 @@ export const CUDA_TOLERANCES: Readonly<Record<ModelDType, { readonly output: num
   int8: { output: 2e-2, gradient: 5e-2 },
 };
 
+/** Relative L2 error of float32 kernels on WebGPU: section 5 of the design. */
+export const WEBGPU_TOLERANCE = 2e-5;
+
 /** @throws Error when the relative L2 error of `got` is not below the tolerance */
 export function checkClose(
   got: ArrayLike<number>,

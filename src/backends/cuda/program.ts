@@ -12,6 +12,7 @@ import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
 import { type CudaHalf, type CudaElement, type CudaLaunch, ELEMENT_BYTES } from '../../ops/cuda-kernel.ts';
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, ModelDType, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
+import { alignRegion, inputBytes, outputBytes, packInputs, unpackOutputs } from '../host-values.ts';
 import { untilAborted } from '../until-aborted.ts';
 import type { CudaDriver, HostBuffer, HostCopy, Recording } from './driver.ts';
 import { type PreparedWeights, ResolvedNode, WeightCopies } from './operands.ts';
@@ -115,7 +116,7 @@ export class CudaProgram implements Program {
       },
       (value) => this.#bytesOf(value),
     );
-    this.#copiesAt = align(this.#plan.bytes);
+    this.#copiesAt = alignRegion(this.#plan.bytes);
     // Asking for all launches once tells which weights have to be copied.
     for (const i of this.#steps.keys()) this.#launchesOf(i, NOWHERE);
     this.#arenaBytes = this.#copiesAt + this.#copies.bytes;
@@ -130,14 +131,14 @@ export class CudaProgram implements Program {
       if (this.#disposed) throw new MatMambaError('DISPOSED', 'this program was disposed');
       throwIfAborted(options.signal);
       const { recording, nodeOfLaunch, inputs: copiesIn, outputs: copiesOut } = await this.#link();
-      this.#writeInputs(inputs);
+      packInputs(this.#graph.inputs, inputs, (value) => this.offsetOf(value), this.#staging!.bytes);
       for (const copy of copiesIn) this.host.driver.copy(copy);
       if (options.profile) options.profile(this.#profile(await recording.time(), nodeOfLaunch));
       else if (options.onDeviceMs) options.onDeviceMs(await recording.replayTimed());
       else recording.replay();
       for (const copy of copiesOut) this.host.driver.copy(copy);
       await this.host.driver.done();
-      return this.#readOutputs();
+      return unpackOutputs(this.#graph.outputs, this.#staging!.bytes.subarray(this.#inputsEnd()));
     });
     return options.signal ? untilAborted(result, options.signal) : result;
   }
@@ -186,9 +187,9 @@ export class CudaProgram implements Program {
     this.#unlink();
     const { driver } = this.host;
     const base = this.#arena.pointer;
-    const inputBytes = this.#inputBytes();
+    const inputsEnd = this.#inputsEnd();
     const outputs = [...this.#graph.outputs.values()];
-    this.#staging ??= zeroed(driver, inputBytes + outputs.reduce((sum, { value }) => sum + align(this.#bytesOf(value)), 0));
+    this.#staging ??= zeroed(driver, inputsEnd + outputBytes(this.#graph.outputs));
     const launches: CudaLaunch[] = [];
     const nodeOfLaunch: number[] = [];
     const add = (node: number, more: readonly CudaLaunch[]): void => {
@@ -199,16 +200,16 @@ export class CudaProgram implements Program {
     };
     // The plan places all inputs first, side by side.
     const host = this.#staging.pointer;
-    const inputs: HostCopy[] = inputBytes > 0 ? [{ kind: 'to-device', host, device: base, bytes: inputBytes }] : [];
+    const inputs: HostCopy[] = inputsEnd > 0 ? [{ kind: 'to-device', host, device: base, bytes: inputsEnd }] : [];
     add(-1, this.#copies.launches(base + BigInt(this.#copiesAt)));
     const joins = new RankJoins();
     for (const [i, { first, nodes }] of this.#steps.entries()) add(first, joins.place(nodes, this.#launchesOf(i, base)));
     add(-1, joins.end());
-    let at = inputBytes;
+    let at = inputsEnd;
     const results = outputs.map(({ value }): HostCopy => {
       const bytes = this.#bytesOf(value);
       const from = at;
-      at += align(bytes);
+      at += alignRegion(bytes);
       return { kind: 'to-host', host: host + BigInt(from), device: base + BigInt(this.offsetOf(value)), bytes };
     });
     const { launches: placed, tables } = placeTables(driver, launches);
@@ -228,50 +229,8 @@ export class CudaProgram implements Program {
     this.#linked = undefined;
   }
 
-  #inputBytes(): number {
-    return [...this.#graph.inputs.values()].reduce(
-      (end, { value }) => Math.max(end, align(this.offsetOf(value) + this.#bytesOf(value))),
-      0,
-    );
-  }
-
-  #writeInputs(inputs: ProgramInputs): void {
-    const { buffer, byteOffset } = this.#staging!.bytes;
-    for (const [name, { value }] of this.#graph.inputs) {
-      const given = inputs[name];
-      if (given?.length !== sizeOf(value.shape)) {
-        throw new MatMambaError('INTERNAL', `input '${name}' needs ${sizeOf(value.shape)} elements, got ${given?.length}`);
-      }
-      const at = byteOffset + this.offsetOf(value);
-      if (value.dtype === 'i32') {
-        new Int32Array(buffer, at, given.length).set(given as Int32Array);
-        continue;
-      }
-      const width = value.shape.at(-1) ?? 1;
-      const stride = paddedColumns(width);
-      // The columns that pad rows stay the zeros they were made as.
-      const target = new Float32Array(buffer, at, this.#bytesOf(value) / 4);
-      copyRows(given as Float32Array, width, target, stride, given.length / width, width);
-    }
-  }
-
-  #readOutputs(): Record<string, Float32Array> {
-    const { buffer, byteOffset } = this.#staging!.bytes;
-    const results: Record<string, Float32Array> = {};
-    let at = byteOffset + this.#inputBytes();
-    for (const [name, { value, column, shape, width }] of this.#graph.outputs) {
-      const rows = rowsOf(shape);
-      if (value.dtype === 'i32') results[name] = Float32Array.from(new Int32Array(buffer, at, sizeOf(value.shape)));
-      else {
-        const stride = paddedColumns(value.shape.at(-1) ?? 1);
-        const source = new Float32Array(buffer, at, rows * stride);
-        const result = new Float32Array(rows * width);
-        copyRows(source.subarray(column), stride, result, width, rows, width);
-        results[name] = result;
-      }
-      at += align(this.#bytesOf(value));
-    }
-    return results;
+  #inputsEnd(): number {
+    return inputBytes(this.#graph.inputs, (value) => this.offsetOf(value));
   }
 
   #profile(times: readonly number[], nodeOfLaunch: readonly number[]): OpProfile[] {
@@ -293,26 +252,6 @@ function zeroed(driver: CudaDriver, bytes: number): HostBuffer {
   const buffer = driver.hostBuffer(bytes);
   buffer.bytes.fill(0);
   return buffer;
-}
-
-/** Below this width a loop over elements costs less than one view for every row. */
-const NARROW = 64;
-
-/** Rows of `width` floats from one row length to another. */
-function copyRows(from: Float32Array, fromStride: number, to: Float32Array, toStride: number, rows: number, width: number): void {
-  if (fromStride === width && toStride === width) to.set(from.subarray(0, rows * width));
-  else if (width < NARROW) {
-    for (let row = 0; row < rows; row++) {
-      for (let i = 0; i < width; i++) to[row * toStride + i] = from[row * fromStride + i]!;
-    }
-  } else
-    for (let row = 0; row < rows; row++) {
-      to.set(from.subarray(row * fromStride, row * fromStride + width), row * toStride);
-    }
-}
-
-function align(bytes: number): number {
-  return Math.ceil(bytes / 256) * 256;
 }
 
 /** Values that stay float32 in a 16-bit precision: results, and what ops say. */
