@@ -3,15 +3,14 @@
  * for large batches, several heads or all columns of a head to a warp.
  */
 
-import { afterAll, describe, test } from 'vitest';
-import { CudaBackend } from '../src/backends/cuda/cuda-backend.ts';
+import { afterAll, test } from 'vitest';
 import { checkCudaCases } from './support/check-cases.ts';
-import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { describeEmulated, emulatedBackend } from './support/emulated.ts';
 
-const backend = new CudaBackend(await openEmulator({ multiprocessors: 1 }));
-afterAll(() => backend.dispose());
+const backend = await emulatedBackend({ multiprocessors: 1 });
+afterAll(() => backend?.dispose());
 
-describe('cuda, emulated, one multiprocessor', () => {
+describeEmulated('cuda, emulated, one multiprocessor', () => {
   for (const dtype of ['f32', 'bf16', 'f16'] as const) {
     test(`chunk_scan ${dtype}`, () => checkCudaCases(backend, 'chunk_scan', dtype));
   }

@@ -3,15 +3,14 @@
  * the CPU. `npm run test:gpu` runs them on a GPU.
  */
 
-import { afterAll, describe, test } from 'vitest';
-import { CudaBackend } from '../src/backends/cuda/cuda-backend.ts';
+import { afterAll, test } from 'vitest';
 import { OP_NAMES, checkCudaCases, cudaDTypesOf, hasMatrix } from './support/check-cases.ts';
-import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { describeEmulated, emulatedBackend } from './support/emulated.ts';
 
-const backend = new CudaBackend(await openEmulator());
-afterAll(() => backend.dispose());
+const backend = await emulatedBackend();
+afterAll(() => backend?.dispose());
 
-describe('cuda, emulated', () => {
+describeEmulated('cuda, emulated', () => {
   for (const opName of OP_NAMES) {
     for (const dtype of cudaDTypesOf(opName)) {
       // Emulated products are float32 in both.

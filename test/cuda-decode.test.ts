@@ -3,7 +3,7 @@
  * emulated device.
  */
 
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect } from 'vitest';
 import { type Segment, segmentColumns } from '../src/graph/graph.ts';
 import { addNormReference } from '../src/ops/add-norm/reference.ts';
 import { type Fill, type HostValue, fillOperand } from '../src/ops/cases.ts';
@@ -16,7 +16,7 @@ import { gateRows } from '../src/ops/gated-silu/reference.ts';
 import { linearReference, linearRows } from '../src/ops/linear/reference.ts';
 import { dequantiseLaunch, fewRowsLaunches } from '../src/ops/linear/cuda-few-rows.ts';
 import { normReference } from '../src/ops/norm/reference.ts';
-import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { emulatedDriver, testEmulated } from './support/emulated.ts';
 import { bytesOf, columnsOf, deviceValues, rounded, withoutPadding } from './support/cuda-values.ts';
 import { relativeError } from './support/run-case.ts';
 
@@ -44,7 +44,7 @@ interface Setting {
   readonly multiprocessors?: number;
 }
 
-const driver = await openEmulator();
+const driver = await emulatedDriver();
 afterAll(() => driver.dispose());
 
 const { upload, download, deviceBuffer, readRows, vector, matrix } = deviceValues(driver);
@@ -288,7 +288,7 @@ async function compare(name: string, setting: Setting): Promise<void> {
 
 const SMALL = { batch: 1, dModel: 96, heads: 8, headdim: 12, dState: 16, slots: [1] } as const;
 
-test.each<[string, Setting]>([
+testEmulated.each<[string, Setting]>([
   ['float32', SMALL],
   ['a submodel', { ...SMALL, heads: 3, fullHeads: 8, batch: 2, slots: [2, 0] }],
   [
@@ -318,7 +318,7 @@ test.each<[string, Setting]>([
   ['int8 in groups, many sequences', { ...SMALL, weights: 'i8', groupSize: 16, batch: 7, slots: [7, 6, 5, 4, 3, 2, 1] }],
 ])('a decoded layer: %s', compare);
 
-test.each(['f32', 'bf16', 'f16'] as const)('int8 rows as %s', async (element) => {
+testEmulated.each(['f32', 'bf16', 'f16'] as const)('int8 rows as %s', async (element) => {
   const segments = [
     { start: 8, count: 5 },
     { start: 16, count: 16 },
@@ -348,7 +348,7 @@ test.each(['f32', 'bf16', 'f16'] as const)('int8 rows as %s', async (element) =>
   expect(relativeError(readRows(to), expected)).toBeLessThan(element === 'f32' ? 1e-7 : 4e-3);
 });
 
-test.each([
+testEmulated.each([
   [12, 1],
   [50, 40],
 ])('int8 in groups on tensor cores, %d rows, %d multiprocessors', async (rows, multiprocessors) => {

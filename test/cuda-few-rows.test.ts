@@ -3,7 +3,7 @@
  * tensor cores; the sampled tokens against those of the host's sampler.
  */
 
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect } from 'vitest';
 import { CudaBackend } from '../src/backends/cuda/cuda-backend.ts';
 import { Graph } from '../src/graph/graph.ts';
 import type { OpCase } from '../src/ops/cases.ts';
@@ -11,14 +11,12 @@ import { sample } from '../src/ops/index.ts';
 import { linearCases } from '../src/ops/linear/cases.ts';
 import { Random } from '../src/tensor/random.ts';
 import { Sampler, type SamplerOptions } from '../src/text/sampler.ts';
-import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { emulatedBackend, testEmulated } from './support/emulated.ts';
 import { runCase } from './support/run-case.ts';
 
 const SIZES = [1, 3, 40];
-const backends = await Promise.all(
-  SIZES.map(async (multiprocessors) => new CudaBackend(await openEmulator({ multiprocessors }))),
-);
-afterAll(() => Promise.all(backends.map((backend) => backend.dispose())));
+const backends = await Promise.all(SIZES.map(async (multiprocessors) => await emulatedBackend({ multiprocessors })));
+afterAll(() => Promise.all(backends.map((backend) => backend?.dispose())));
 
 /** The cases of `linear` with other numbers of rows. */
 function casesOf(rows: number): OpCase[] {
@@ -31,7 +29,7 @@ function casesOf(rows: number): OpCase[] {
 }
 
 for (const [i, backend] of backends.entries()) {
-  test.each([
+  testEmulated.each([
     ['f32', 1],
     ['f32', 4],
     ['bf16', 2],
@@ -49,7 +47,7 @@ for (const [i, backend] of backends.entries()) {
   });
 }
 
-test.each<SamplerOptions>([
+testEmulated.each<SamplerOptions>([
   { temperature: 1 },
   { temperature: 0.7, topK: 40, topP: 0.9 },
   { temperature: 1.3, topP: 0.8, minP: 0.01 },

@@ -1,23 +1,22 @@
 /** Ops with a node for every parameter, run as groups on the emulated device: the clipping norm and AdamW. */
 
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect } from 'vitest';
 import type { DeviceWeight } from '../src/backends/backend.ts';
-import { CudaBackend } from '../src/backends/cuda/cuda-backend.ts';
 import { Graph, type ParameterSpec, type Sym } from '../src/graph/graph.ts';
 import { adamwReference } from '../src/ops/adamw/reference.ts';
 import { type HostValue, fillOperand } from '../src/ops/cases.ts';
 import { adamw, clipFactor, squareSum } from '../src/ops/index.ts';
-import { openEmulator } from './support/cuda-emulator/emulator.ts';
+import { emulatedBackend, testEmulated } from './support/emulated.ts';
 import { relativeError } from './support/run-case.ts';
 
 const SETTINGS = [1e-2, 0.9, 0.95, 1e-8, 0.1, 0.19, 0.0975];
 const SHAPES: readonly (readonly number[])[] = [[5], [70, 300], [64], [9001], [3, 20]];
 const NAMES = ['weight', 'gradient', 'dM', 'dV'] as const;
 
-const backend = new CudaBackend(await openEmulator());
-afterAll(() => backend.dispose());
+const backend = await emulatedBackend();
+afterAll(() => backend?.dispose());
 
-test.each([1, Infinity])('norm and AdamW of several parameters, a gradient that holds %d', async (value) => {
+testEmulated.each([1, Infinity])('norm and AdamW of several parameters, a gradient that holds %d', async (value) => {
   const graph = new Graph();
   const weights = new Map<string, DeviceWeight>();
   const hosts: Record<string, HostValue>[] = [];

@@ -1,8 +1,9 @@
 /** Whole models on an emulated GPU against the original's outputs and training steps: the backend's programs, not single ops. */
 
-import { describe, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { MatMambaLMHeadModel } from '../src/index.ts';
 import { CUDA_TOLERANCES } from './support/close.ts';
+import { describeEmulated } from './support/emulated.ts';
 import { checkBlock, checkLanguageModel, checkVision } from './support/golden-checks.ts';
 import { TRAINING_TOLERANCES, checkLanguageTraining, checkVisionTraining } from './support/training-checks.ts';
 
@@ -13,7 +14,7 @@ vi.mock(import('../src/backends/cuda/gpu-driver.ts'), async () => {
 
 const GOLDEN = new URL('golden', import.meta.url).pathname;
 
-describe('cuda, emulated', () => {
+describeEmulated('cuda, emulated', () => {
   for (const dtype of ['f32', 'bf16'] as const) {
     const setting = {
       options: { device: 'cuda', dtype },

@@ -330,7 +330,7 @@ describe('classify', () => {
 describe('info', () => {
   test('tells of the machine', async () => {
     const [machine] = await json('info');
-    expect(machine).toMatchObject({ node: process.version, device: 'cpu', threads: 1, blas: 'off', unsupported: {} });
+    expect(machine).toMatchObject({ node: process.version, device: 'cpu', threads: 1, facts: { BLAS: 'off' } });
     expect(machine).toHaveProperty('memoryLimitBytes');
   });
 

@@ -6,8 +6,6 @@
 import type { OpProfile } from '../backends/backend.ts';
 import type { WidthOptions } from '../elastic/granularity.ts';
 import type { MatMambaLMHeadModel } from '../models/language-model.ts';
-import { prefillChunks } from '../models/prefill.ts';
-import { tensor } from '../tensor/tensor.ts';
 import type { NextTokenModel } from '../text/index.ts';
 
 export interface GenerationTimes {
@@ -18,55 +16,43 @@ export interface GenerationTimes {
   decodeMs: number;
 }
 
+type Phase = 'prefill' | 'decode';
+
 export interface TimedModel extends NextTokenModel, Disposable {
   readonly times: GenerationTimes;
-  /** Called with the profile of every run, when there is someone to listen. */
-  onProfile: ((ops: readonly OpProfile[], phase: 'prefill' | 'decode') => void) | undefined;
 }
 
-/** `lm` with a fresh state. The first step is the prompt, every later one a token. */
-export function timedModel(lm: MatMambaLMHeadModel, width: WidthOptions): TimedModel {
-  const state = lm.createState();
+/** `lm` with a fresh state. The first step is the prompt, every later one a token. `onProfile` gets the ops of every run. */
+export function timedModel(
+  lm: MatMambaLMHeadModel,
+  width: WidthOptions,
+  onProfile?: (ops: readonly OpProfile[], phase: Phase) => void,
+): TimedModel {
   const times: GenerationTimes = { promptTokens: 0, prefillMs: 0, decodedTokens: 0, decodeMs: 0 };
+  let phase: Phase = 'prefill';
   let fedAt = NaN;
-  const model: TimedModel = {
-    vocabSize: lm.vocabSize,
-    times,
-    onProfile: undefined,
-    async step(ids, signal) {
-      const phase = Number.isNaN(fedAt) ? 'prefill' : 'decode';
-      const start = performance.now();
-      let logits: Float32Array | undefined;
-      let fed = 0;
-      for (const size of prefillChunks(ids.length)) {
-        const piece = new Int32Array(size);
-        const count = Math.min(size, ids.length - fed);
-        piece.set(ids.subarray(fed, fed + count));
-        fed += count;
-        const { onProfile } = model;
-        const result = await lm.forward(tensor(piece, [1, size]), {
-          ...width,
-          state,
-          signal,
-          lengths: [count],
-          numLastTokens: 1,
-          ...(onProfile ? { onProfile: (ops) => onProfile(ops, phase) } : {}),
-        });
-        logits = result.logits.array as Float32Array;
-      }
-      const now = performance.now();
-      if (phase === 'prefill') Object.assign(times, { promptTokens: ids.length, prefillMs: now - start });
-      else {
-        times.decodedTokens += ids.length;
-        // With what the sampler took in between: the rate that a reader sees.
-        times.decodeMs += now - fedAt;
-      }
-      fedAt = now;
-      return logits!;
-    },
-    [Symbol.dispose]() {
-      state.dispose();
-    },
+  const sequence = lm.sequence(width, onProfile && ((ops) => onProfile(ops, phase)));
+  /** What feeding so many ids gives, timed. */
+  const timed = async <R>(count: number, feed: () => Promise<R>): Promise<R> => {
+    const start = performance.now();
+    const result = await feed();
+    const now = performance.now();
+    if (phase === 'prefill') Object.assign(times, { promptTokens: count, prefillMs: now - start });
+    else {
+      times.decodedTokens += count;
+      // With what the sampler took in between: the rate that a reader sees.
+      times.decodeMs += now - fedAt;
+    }
+    phase = 'decode';
+    fedAt = now;
+    return result;
   };
-  return model;
+  const { draw } = sequence;
+  return {
+    vocabSize: sequence.vocabSize,
+    times,
+    step: (ids, signal) => timed(ids.length, () => sequence.step(ids, signal)),
+    ...(draw ? { draw: (ids, how, signal) => timed(ids.length, () => draw(ids, how, signal)) } : {}),
+    [Symbol.dispose]: () => sequence[Symbol.dispose](),
+  };
 }

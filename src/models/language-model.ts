@@ -7,9 +7,9 @@ import type { Graph } from '../graph/graph.ts';
 import type { TypedArray } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import {
-  type DeviceDraw,
   type GenerateOptions,
   type GeneratedPiece,
+  type NextTokenModel,
   type Tokenizer,
   defaultTokenizerFor,
   generate,
@@ -23,7 +23,7 @@ import { type Head, traceLanguageModel, traceLanguageTraining } from './language
 import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import type { MixerState } from './mixer.ts';
 import { Model } from './model.ts';
-import { prefillChunks } from './prefill.ts';
+import { type RunPiece, nextTokens } from './next-tokens.ts';
 import { type CallOptions, CALL_OPTION_KEYS, ModelRuntime } from './runtime.ts';
 import { stackState } from './stack.ts';
 import { ModelState } from './state.ts';
@@ -167,47 +167,19 @@ export class MatMambaLMHeadModel extends Model {
     prompt: string | ArrayLike<number>,
     options: GenerateOptions = {},
   ): AsyncGenerator<GeneratedPiece, void, undefined> {
-    const dims = this.#widths(options);
     const tokenizer = options.tokenizer ?? (await this.#tokenizerFor(prompt));
+    using sequence = this.sequence(options);
+    yield* generate(sequence, tokenizer, prompt, options);
+  }
+
+  /** @internal A sequence of its own at one width; `generate` and the command line's clock are built on it. @throws WIDTH */
+  sequence(width: WidthOptions, onProfile?: CallOptions['onProfile']): NextTokenModel & Disposable {
+    const dims = this.#widths(width);
     const state = this.createState();
-    const lengths = new Int32Array(1);
-    const feed = async (
-      ids: Int32Array,
-      last: Head,
-      more: Readonly<Record<string, TypedArray>>,
-      signal?: AbortSignal,
-    ): Promise<Float32Array> => {
-      const chunks = prefillChunks(ids.length);
-      let result: Float32Array | undefined;
-      let fed = 0;
-      for (const [i, size] of chunks.entries()) {
-        const piece = ids.subarray(fed, fed + size);
-        const padded = piece.length === size ? piece : Int32Array.from({ length: size }, (_, k) => piece[k] ?? 0);
-        lengths[0] = piece.length;
-        fed += piece.length;
-        const isLast = i === chunks.length - 1;
-        const head: Head = isLast ? last : { kind: 'none' };
-        result = (await this.#run(padded, 1, size, dims, head, { state, signal }, { lengths, ...(isLast ? more : {}) })).y;
-      }
-      return result!;
-    };
-    const step = (ids: Int32Array, signal?: AbortSignal): Promise<Float32Array> =>
-      feed(ids, { kind: 'logits', count: 1 }, {}, signal);
-    const draw = async (ids: Int32Array, how: DeviceDraw, signal?: AbortSignal): Promise<number> => {
-      const settings = Float32Array.of(how.temperature, how.topK, how.topP, how.minP, how.usable);
-      const random = Int32Array.of(how.seed | 0, how.index | 0);
-      const [id] = await feed(ids, { kind: 'draw' }, { settings, random }, signal);
-      if (id! >= 0) return id!;
-      throw new MatMambaError('WEIGHTS', 'the logits are not finite', {
-        hint: 'the weights may be damaged, or too large for the dtype',
-      });
-    };
+    const run: RunPiece = (ids, head, more, signal) =>
+      this.#run(ids, 1, ids.length, dims, head, { state, signal, onProfile }, more);
     const draws = !('sample' in this.runtime.backend.capabilities().unsupported);
-    try {
-      yield* generate({ vocabSize: this.vocabSize, step, ...(draws ? { draw } : {}) }, tokenizer, prompt, options);
-    } finally {
-      state.dispose();
-    }
+    return { ...nextTokens(this.vocabSize, run, draws), [Symbol.dispose]: () => state.dispose() };
   }
 
   protected configJson(): JsonObject {

@@ -2,15 +2,14 @@
 
 import { Buckets } from '../distributed/buckets.ts';
 import type { Communicator } from '../distributed/communicator.ts';
-import { MatMambaError } from '../errors.ts';
-import type { TrainingEngine } from './engine.ts';
+import { type TrainingEngine, hostViewOf } from './engine.ts';
 
 export class GradientSum {
   #buckets: Buckets | undefined;
 
-  /** Replaces every gradient by its sum over the ranks; nothing to do for one. @throws DEVICE */
+  /** Replaces every gradient by its sum over the ranks; nothing to do for one, or where the engine's programs do it. @throws DEVICE */
   async reduce(engine: TrainingEngine, communicator: Communicator): Promise<void> {
-    if (communicator.size === 1) return;
+    if (communicator.size === 1 || engine.sumsOnDevice) return;
     this.#buckets ??= new Buckets(communicator, partsOf(engine));
     await this.#buckets.finish();
   }
@@ -21,12 +20,5 @@ function partsOf(engine: TrainingEngine): { name: string; values: Float32Array }
   return engine
     .gradients()
     .toReversed()
-    .map((weight) => {
-      const values = weight.hostView();
-      if (!values)
-        throw new MatMambaError('DEVICE', 'gradients on this device cannot be summed by MPI', {
-          hint: 'train on the CPU, or with one process',
-        });
-      return { name: weight.spec.name, values };
-    });
+    .map((weight) => ({ name: weight.spec.name, values: hostViewOf(weight) }));
 }

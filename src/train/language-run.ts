@@ -15,7 +15,16 @@ import type { TrainingData } from './trainer.ts';
 
 export interface LanguageRunOptions extends Pick<
   RunOptions,
-  'out' | 'recipe' | 'recompute' | 'validateEvery' | 'saveEvery' | 'communicator' | 'signal' | 'onStep' | 'onValidation'
+  | 'out'
+  | 'recipe'
+  | 'recompute'
+  | 'validateEvery'
+  | 'saveEvery'
+  | 'communicator'
+  | 'shardOptimizer'
+  | 'signal'
+  | 'onStep'
+  | 'onValidation'
 > {
   /** Folders or files of training tokens. */
   readonly data: readonly string[];

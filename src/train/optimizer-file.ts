@@ -1,4 +1,7 @@
-/** AdamW's moments on disk: a safetensors file beside the model, tensors named `PARAMETER#m` and `PARAMETER#v`. */
+/**
+ * AdamW's moments on disk: a safetensors file beside the model, tensors named `PARAMETER#m` and `PARAMETER#v`. One file,
+ * whether they lay on one rank or on several: a run goes on from it with any number of ranks.
+ */
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,12 +9,12 @@ import { type TensorToSave, PIECE_BYTES, openCheckpoint, saveTensors } from '../
 import { MatMambaError } from '../errors.ts';
 import type { ParameterDeclaration } from '../models/parameters.ts';
 import { viewAs } from '../tensor/dtype.ts';
-import { formatShape, sizeOf } from '../tensor/tensor.ts';
-import { MOMENTS, type TrainingEngine } from './engine.ts';
+import { type Shape, formatShape, sizeOf } from '../tensor/tensor.ts';
+import { MOMENTS, type Moment, type TrainingEngine } from './engine.ts';
 
 const FOLDER = 'optimizer';
 
-/** @throws FILE */
+/** Moments that lie on other ranks come from them: these must call `sendMoments`. @throws FILE, DEVICE */
 export async function saveMoments(
   folder: string,
   engine: TrainingEngine,
@@ -21,17 +24,13 @@ export async function saveMoments(
   const tensors: TensorToSave[] = [];
   for (const { name, shape } of parameters) {
     for (const moment of MOMENTS) {
-      const weight = engine.moment(name, moment);
-      const rows = shape[0]!;
-      const piece = rowsPerPiece(shape);
       tensors.push({
         name: `${name}#${moment}`,
         dtype: 'f32',
         shape,
-        *chunks() {
-          for (let first = 0; first < rows; first += piece) {
-            const part = weight.read(first, Math.min(piece, rows - first));
-            yield new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+        async *chunks() {
+          for await (const { buffer, byteOffset, byteLength } of pieces(engine, name, shape, moment)) {
+            yield new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
           }
         },
       });
@@ -40,7 +39,22 @@ export async function saveMoments(
   await saveTensors(join(folder, FOLDER), 'safetensors', tensors);
 }
 
-/** @throws FILE, FORMAT; WEIGHTS, SHAPE when the file belongs to another model */
+/** The part of the other ranks in `saveMoments`, whose order this is. @throws DEVICE */
+export async function sendMoments(engine: TrainingEngine, parameters: Iterable<ParameterDeclaration>): Promise<void> {
+  if (!engine.isSharded) return;
+  for (const { name, shape } of parameters) {
+    for (const moment of MOMENTS) for await (const _ of pieces(engine, name, shape, moment));
+  }
+}
+
+async function* pieces(engine: TrainingEngine, name: string, shape: Shape, moment: Moment): AsyncGenerator<Float32Array> {
+  const [rows, piece] = [shape[0]!, rowsPerPiece(shape)];
+  for (let first = 0; first < rows; first += piece) {
+    yield await engine.readMoment({ name, shape }, moment, first, Math.min(piece, rows - first));
+  }
+}
+
+/** Reads the moments that lie on this rank. @throws FILE, FORMAT; WEIGHTS, SHAPE when the file belongs to another model */
 export async function loadMoments(
   folder: string,
   engine: TrainingEngine,
@@ -49,6 +63,7 @@ export async function loadMoments(
   const checkpoint = await openCheckpoint(join(folder, FOLDER));
   try {
     for (const { name, shape } of parameters) {
+      if (!engine.owns(name)) continue;
       for (const moment of MOMENTS) {
         const entry = checkpoint.entries.get(`${name}#${moment}`);
         if (!entry) throw new MatMambaError('WEIGHTS', `${folder} lacks the moment ${name}#${moment}`);

@@ -20,7 +20,7 @@ import type { ModelOptions } from '../models/runtime.ts';
 import type { TrainableModel, TrainingShape } from '../models/training.ts';
 import { type AdamWOptions, TrainingEngine } from './engine.ts';
 import { GradientSum } from './gradient-sum.ts';
-import { loadMoments, saveMoments } from './optimizer-file.ts';
+import { loadMoments, saveMoments, sendMoments } from './optimizer-file.ts';
 import { RunStore, type StoredCheckpoint } from './run-store.ts';
 import { type Schedule, learningRateSchedule } from './schedule.ts';
 import { type StrategyOptions, createStrategy } from './strategy.ts';
@@ -57,6 +57,8 @@ export interface RunOptions {
   readonly validateEvery: number;
   readonly saveEvery: number;
   readonly communicator: Communicator;
+  /** Keep AdamW's moments of each parameter on one rank only; a resume may change it. */
+  readonly shardOptimizer?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Held-out losses by label; none without held-out data. */
   readonly validate?: (() => Promise<Readonly<Record<string, number>>>) | undefined;
@@ -140,7 +142,7 @@ export async function runTraining(
 
   const { backend } = model.runtime;
   if (resume) backend.adoptChoices(await readChoices(out));
-  const engine = await TrainingEngine.attach(model, recipe.adamw);
+  const engine = await TrainingEngine.attach(model, recipe.adamw, { communicator, shard: options.shardOptimizer === true });
   const declared = [...model.parameters.declared.values()];
   const log = communicator.rank === 0 ? options.log : undefined;
   try {
@@ -191,6 +193,7 @@ export async function runTraining(
               await writeFileAtomic(join(folder, 'progress.json'), `${JSON.stringify(progress)}\n`);
             });
           },
+          helpToSave: () => sendMoments(engine, declared),
           saveBest: (_step, _loss) => store.saveBest((folder) => model.savePretrained(folder)),
         },
       },

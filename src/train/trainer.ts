@@ -42,6 +42,8 @@ export interface TrainerHooks {
   onValidation?: (step: number, losses: Readonly<Record<string, number>>) => void | Promise<void>;
   /** Writes a checkpoint after so many steps, on rank 0. */
   save(step: number, bestLoss: number): Promise<void>;
+  /** What the other ranks do for it meanwhile. */
+  helpToSave?: () => Promise<void>;
   /** Writes the best model so far, on rank 0. */
   saveBest?: (step: number, loss: number) => Promise<void>;
 }
@@ -85,7 +87,7 @@ export async function train(options: TrainerOptions, firstStep: number, bestBefo
   const save = async (step: number): Promise<void> => {
     if (saved === step) return;
     saved = step;
-    if (leads) await hooks.save(step, best);
+    await (leads ? hooks.save(step, best) : hooks.helpToSave?.());
     await communicator.barrier();
   };
   try {
@@ -134,11 +136,7 @@ async function runStep(
   const sums = new Float64Array(parts.length);
   const random = new Random(seed, 'dropout');
   const [key0, key1] = [random.uint32() | 0, random.uint32() | 0];
-  const whole =
-    engine.stepsWhole &&
-    communicator.size === 1 &&
-    parts.length <= WHOLE_STEP_PARTS &&
-    !parts.some(({ label }) => label === 'mix');
+  const whole = engine.stepsWhole && parts.length <= WHOLE_STEP_PARTS && !parts.some(({ label }) => label === 'mix');
   const batches: { shape: TrainingShape; inputs: ProgramInputs }[] = [];
   const addLosses = (i: number, losses: Float32Array): void => {
     for (const value of losses) sums[i]! += value;

@@ -27,7 +27,7 @@ type ByLabel = Readonly<Record<string, number>>;
 
 export interface VisionRunOptions extends Pick<
   RunOptions,
-  'out' | 'recipe' | 'recompute' | 'validateEvery' | 'saveEvery' | 'communicator' | 'signal' | 'onStep'
+  'out' | 'recipe' | 'recompute' | 'validateEvery' | 'saveEvery' | 'communicator' | 'shardOptimizer' | 'signal' | 'onStep'
 > {
   /** The folder of class folders to train on. */
   readonly data: string;

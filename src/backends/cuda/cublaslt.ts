@@ -263,6 +263,7 @@ export class CublasLt {
   }
 
   #call(name: string, parameters: string, ...args: readonly NativeArgument[]): void {
+    this.#api.activate();
     const status = this.#library.bind(name, parameters)(...args);
     if (status === 0) return;
     throw new MatMambaError('DEVICE', `${this.#api.device}: ${name} failed with status ${status} (cuBLASLt ${this.version})`);

@@ -50,6 +50,7 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
   #queue: Promise<unknown> = Promise.resolve();
   #slotCount = 0;
   readonly #freeSlots: number[] = [];
+  #group: RankGroup | undefined;
   #lost: string | undefined;
   #disposed = false;
 
@@ -172,8 +173,13 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
     this.driver.adoptChoices(choices);
   }
 
+  /** A group that was joined before is left as it is. */
   joinRanks(group: RankGroup): Promise<void> {
-    return this.exclusive(() => this.driver.joinRanks(group));
+    return this.exclusive(async () => {
+      if (this.#group === group) return;
+      await this.driver.joinRanks(group);
+      this.#group = group;
+    });
   }
 
   settled(): Promise<void> {

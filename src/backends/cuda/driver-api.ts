@@ -56,6 +56,9 @@ const FUNCTIONS = {
   cuEventElapsedTime: 'uint64_t, uint64_t, uint64_t',
 } as const;
 
+/** The context that this thread's calls go to: a process may hold several GPUs. */
+let current = 0n;
+
 export class DriverApi {
   readonly #library: NativeLibrary;
   readonly #calls: Readonly<Record<keyof typeof FUNCTIONS, NativeFunction>>;
@@ -64,6 +67,7 @@ export class DriverApi {
   readonly cell: bigint;
   /** How messages name the device. */
   device = 'CUDA';
+  #context = 0n;
 
   private constructor(library: NativeLibrary) {
     this.#library = library;
@@ -97,14 +101,31 @@ export class DriverApi {
     return this.#library.memory(pointer, bytes);
   }
 
+  /** From here on calls go to this context. */
+  enter(context: bigint): void {
+    this.#context = context;
+    // An address may be that of a context that is gone.
+    current = 0n;
+    this.activate();
+  }
+
+  /** Makes this device the one that calls of any library go to. */
+  activate(): void {
+    if (current === this.#context || this.#context === 0n) return;
+    const status = this.#calls.cuCtxSetCurrent(this.#context);
+    if (status !== 0) throw this.failure('cuCtxSetCurrent', status);
+    current = this.#context;
+  }
+
   /** Calls and returns the status. */
   try(name: keyof typeof FUNCTIONS, ...args: readonly NativeArgument[]): number {
+    this.activate();
     return this.#calls[name](...args);
   }
 
   /** @throws DEVICE, MEMORY naming call, status and device */
   call(name: keyof typeof FUNCTIONS, ...args: readonly NativeArgument[]): void {
-    const status = this.#calls[name](...args);
+    const status = this.try(name, ...args);
     if (status !== 0) throw this.failure(name, status);
   }
 
@@ -137,7 +158,7 @@ export class DriverApi {
 
   /** Whether all work on the stream is done. @throws DEVICE when some of it failed */
   isIdle(stream: bigint): boolean {
-    const status = this.#calls.cuStreamQuery(stream);
+    const status = this.try('cuStreamQuery', stream);
     if (status === STATUS.notReady) return false;
     if (status !== 0) throw this.failure('a kernel', status);
     return true;

@@ -91,7 +91,7 @@ export class GpuDriver implements CudaDriver {
     api.call('cuDriverGetVersion', api.cell);
     const driver = api.resultInt();
     api.call('cuDevicePrimaryCtxRetain', api.cell, device);
-    api.call('cuCtxSetCurrent', api.result());
+    api.enter(api.result());
     api.call('cuMemGetInfo_v2', api.cell, api.cell + 8n);
     const memoryBytes = Number(api.result(1));
     const stream = api.createStream();
@@ -132,7 +132,11 @@ export class GpuDriver implements CudaDriver {
   hostBuffer(bytes: number): HostBuffer {
     this.api.call('cuMemHostAlloc', this.api.cell, Math.max(64, bytes), 0);
     const pointer = this.api.result();
-    return { pointer, bytes: this.api.view(pointer, bytes), free: () => this.api.call('cuMemFreeHost', pointer) };
+    return {
+      pointer,
+      bytes: this.api.view(pointer, bytes),
+      free: () => void (this.#disposed || this.api.call('cuMemFreeHost', pointer)),
+    };
   }
 
   copyToDevice(device: bigint, from: Uint8Array): void {
@@ -170,7 +174,7 @@ export class GpuDriver implements CudaDriver {
     const put = (step: (typeof steps)[number]): void => ('run' in step ? step.run(stream) : this.#put(step));
     api.call('cuStreamSynchronize', stream);
     const isShared = this.#ranks !== undefined && launches.some(({ kind }) => isBetweenRanks(kind));
-    const graph = isShared ? this.#ranks!.settingUp(() => this.#capture(steps, put)) : this.#capture(steps, put);
+    const graph = isShared ? this.#ranks!.group.settingUp(() => this.#capture(steps, put)) : this.#capture(steps, put);
     api.call('cuGraphInstantiateWithFlags', api.cell, graph, 0n);
     const executable = api.result();
     api.call('cuGraphDestroy', graph);

@@ -7,6 +7,7 @@ import { type RankGroup, rankName } from '../../distributed/communicator.ts';
 import { MatMambaError } from '../../errors.ts';
 import type { RankLaunch } from '../../ops/cuda-kernel.ts';
 import { type NativeArgument, type NativeFunction, type NativeLibrary, loadLibrary } from './libraries.ts';
+import { withinTime } from './watchdog.ts';
 
 /** Numbers of nccl.h. */
 const FLOAT32 = 7;
@@ -39,7 +40,16 @@ const FUNCTIONS = {
   ncclBroadcast: 'uint64_t, uint64_t, size_t, int, int, uint64_t, uint64_t',
 } as const;
 
+/** For those that the user has not set. */
+const SETTINGS = {
+  // Otherwise ranks wait for each other whenever one of them records a program again, which they do at times of their own.
+  NCCL_GRAPH_REGISTER: '0',
+} as const;
+
 type FunctionName = keyof typeof FUNCTIONS;
+
+/** How long ranks wait for each other while NCCL connects or disconnects them, milliseconds. */
+const SETUP_MS = 10 * 60_000;
 
 const LOG_HINT = 'NCCL_DEBUG=INFO in the environment of all ranks prints what NCCL does';
 
@@ -83,15 +93,25 @@ export class NcclGroup {
    * @throws DEVICE
    */
   static async join(ranks: RankGroup, device: string): Promise<NcclGroup> {
+    for (const [name, value] of Object.entries(SETTINGS)) {
+      // oxlint-disable-next-line node/no-process-env -- NCCL takes settings no other way
+      process.env[name] ??= value;
+    }
     const group = new NcclGroup(await loadLibrary('nccl'), ranks, device);
     const id = new Uint8Array(ID_BYTES);
     if (ranks.rank === 0) group.#call('ncclGetUniqueId', group.#library.address(id));
     await ranks.broadcast(id, 0);
     // From here on NCCL itself waits for the others: all must be there.
     await ranks.barrier();
-    group.#call('ncclCommInitRank', group.#cellAddress(), ranks.size, { bytes: id }, ranks.rank);
+    group.settingUp(() => group.#call('ncclCommInitRank', group.#cellAddress(), ranks.size, { bytes: id }, ranks.rank));
     group.#handle = group.#cell[0]!;
     return group;
+  }
+
+  /** Runs `body`, in which NCCL waits for the other ranks and nobody can end it: too long, and the process ends. */
+  settingUp<R>(body: () => R): R {
+    const words = `the ranks did not get through to each other within ${SETUP_MS / 1000} seconds; the process ends`;
+    return withinTime(SETUP_MS, this.failure(words, LOG_HINT).message, body);
   }
 
   /** Asks for sums or copies, all together, on a stream. @throws DEVICE */
@@ -127,7 +147,7 @@ export class NcclGroup {
   leave(): void {
     const handle = this.#handle;
     this.#handle = 0n;
-    if (handle !== 0n) this.#calls.ncclCommDestroy(handle);
+    if (handle !== 0n) this.settingUp(() => this.#calls.ncclCommDestroy(handle));
   }
 
   /** Ends work that waits for ranks that will not come; on another thread, because it may take long. */

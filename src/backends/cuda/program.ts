@@ -12,11 +12,11 @@ import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
 import { type CudaHalf, type CudaElement, type CudaLaunch, ELEMENT_BYTES } from '../../ops/cuda-kernel.ts';
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, ModelDType, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
-import { alignRegion, inputBytes, outputBytes, packInputs, unpackOutputs } from '../host-values.ts';
 import { untilAborted } from '../until-aborted.ts';
-import type { CudaDriver, HostBuffer, HostCopy, Recording } from './driver.ts';
+import type { CudaDriver, HostCopy, Recording } from './driver.ts';
 import { type PreparedWeights, ResolvedNode, WeightCopies } from './operands.ts';
 import { RankJoins } from './rank-joins.ts';
+import { Staging } from './staging.ts';
 import { type Step, kernelOf, stepsOf } from './steps.ts';
 import { placeTables } from './tables.ts';
 import type { CudaStoredWeight } from './weights.ts';
@@ -68,7 +68,7 @@ interface Linked {
   readonly outputs: readonly HostCopy[];
   /** Device memory of constant tables. */
   readonly tables: bigint;
-  /** Node of each launch of the recording, for profiles; -1 for the weights' copies. */
+  /** Node of each launch of the recording, for profiles; -1 for copies. */
   readonly nodeOfLaunch: readonly number[];
 }
 
@@ -89,10 +89,11 @@ export class CudaProgram implements Program {
   readonly #wide: ReadonlySet<number>;
   readonly #plan: MemoryPlan;
   readonly #copies: WeightCopies;
-  /** Where the weights' copies lie in the arena, behind the plan. */
+  /** Where the weights' copies lie in the arena, behind the plan, and where narrow inputs and results land. */
   readonly #copiesAt: number;
+  readonly #landingAt: number;
   readonly #arenaBytes: number;
-  #staging: HostBuffer | undefined;
+  readonly #staging: Staging;
   #linked: Linked | undefined;
   #disposed = false;
 
@@ -116,10 +117,12 @@ export class CudaProgram implements Program {
       },
       (value) => this.#bytesOf(value),
     );
-    this.#copiesAt = alignRegion(this.#plan.bytes);
+    this.#copiesAt = align(this.#plan.bytes);
     // Asking for all launches once tells which weights have to be copied.
     for (const i of this.#steps.keys()) this.#launchesOf(i, NOWHERE);
-    this.#arenaBytes = this.#copiesAt + this.#copies.bytes;
+    this.#landingAt = align(this.#copiesAt + this.#copies.bytes);
+    this.#staging = new Staging(host.driver, graph, (value) => this.offsetOf(value));
+    this.#arenaBytes = this.#landingAt + this.#staging.landingBytes;
   }
 
   get bytes(): number {
@@ -131,14 +134,14 @@ export class CudaProgram implements Program {
       if (this.#disposed) throw new MatMambaError('DISPOSED', 'this program was disposed');
       throwIfAborted(options.signal);
       const { recording, nodeOfLaunch, inputs: copiesIn, outputs: copiesOut } = await this.#link();
-      packInputs(this.#graph.inputs, inputs, (value) => this.offsetOf(value), this.#staging!.bytes);
+      this.#staging.write(inputs);
       for (const copy of copiesIn) this.host.driver.copy(copy);
       if (options.profile) options.profile(this.#profile(await recording.time(), nodeOfLaunch));
       else if (options.onDeviceMs) options.onDeviceMs(await recording.replayTimed());
       else recording.replay();
       for (const copy of copiesOut) this.host.driver.copy(copy);
       await this.host.driver.done();
-      return unpackOutputs(this.#graph.outputs, this.#staging!.bytes.subarray(this.#inputsEnd()));
+      return this.#staging.read();
     });
     return options.signal ? untilAborted(result, options.signal) : result;
   }
@@ -147,8 +150,7 @@ export class CudaProgram implements Program {
     void this.host.exclusive(() => {
       this.#disposed = true;
       this.#unlink();
-      this.#staging?.free();
-      this.#staging = undefined;
+      this.#staging.free();
     });
   }
 
@@ -187,9 +189,7 @@ export class CudaProgram implements Program {
     this.#unlink();
     const { driver } = this.host;
     const base = this.#arena.pointer;
-    const inputsEnd = this.#inputsEnd();
-    const outputs = [...this.#graph.outputs.values()];
-    this.#staging ??= zeroed(driver, inputsEnd + outputBytes(this.#graph.outputs));
+    const landing = base + BigInt(this.#landingAt);
     const launches: CudaLaunch[] = [];
     const nodeOfLaunch: number[] = [];
     const add = (node: number, more: readonly CudaLaunch[]): void => {
@@ -198,24 +198,18 @@ export class CudaProgram implements Program {
         nodeOfLaunch.push(node);
       }
     };
-    // The plan places all inputs first, side by side.
-    const host = this.#staging.pointer;
-    const inputs: HostCopy[] = inputsEnd > 0 ? [{ kind: 'to-device', host, device: base, bytes: inputsEnd }] : [];
+    add(-1, this.#staging.spread(base, landing));
     add(-1, this.#copies.launches(base + BigInt(this.#copiesAt)));
     const joins = new RankJoins();
     for (const [i, { first, nodes }] of this.#steps.entries()) add(first, joins.place(nodes, this.#launchesOf(i, base)));
     add(-1, joins.end());
-    let at = inputsEnd;
-    const results = outputs.map(({ value }): HostCopy => {
-      const bytes = this.#bytesOf(value);
-      const from = at;
-      at += alignRegion(bytes);
-      return { kind: 'to-host', host: host + BigInt(from), device: base + BigInt(this.offsetOf(value)), bytes };
-    });
+    add(-1, this.#staging.gather(base, landing));
     const { launches: placed, tables } = placeTables(driver, launches);
     try {
       const recording = await driver.record(placed, this.#dtype === 'tf32');
-      this.#linked = { epoch: this.#arena.epoch, recording, inputs, outputs: results, tables, nodeOfLaunch };
+      const inputs = this.#staging.copiesIn(base, landing);
+      const outputs = this.#staging.copiesOut(base, landing);
+      this.#linked = { epoch: this.#arena.epoch, recording, inputs, outputs, tables, nodeOfLaunch };
       return this.#linked;
     } catch (error) {
       if (tables) driver.free(tables);
@@ -229,10 +223,6 @@ export class CudaProgram implements Program {
     this.#linked = undefined;
   }
 
-  #inputsEnd(): number {
-    return inputBytes(this.#graph.inputs, (value) => this.offsetOf(value));
-  }
-
   #profile(times: readonly number[], nodeOfLaunch: readonly number[]): OpProfile[] {
     const msOfNode = new Map<number, number>();
     for (const [i, node] of nodeOfLaunch.entries()) msOfNode.set(node, (msOfNode.get(node) ?? 0) + times[i]!);
@@ -244,14 +234,21 @@ export class CudaProgram implements Program {
       bytes: this.#resolve(node, NOWHERE, NOWHERE, NOWHERE).bytesTouched(),
     }));
     const copies = msOfNode.get(-1) ?? 0;
-    return [...ops, { op: 'copies', scope: '16-bit weights', ms: copies, flops: 0, bytes: this.#copies.bytesTouched }];
+    return [
+      ...ops,
+      {
+        op: 'copies',
+        scope: '16-bit weights, narrow inputs and results',
+        ms: copies,
+        flops: 0,
+        bytes: this.#copies.bytesTouched,
+      },
+    ];
   }
 }
 
-function zeroed(driver: CudaDriver, bytes: number): HostBuffer {
-  const buffer = driver.hostBuffer(bytes);
-  buffer.bytes.fill(0);
-  return buffer;
+function align(bytes: number): number {
+  return Math.ceil(bytes / 256) * 256;
 }
 
 /** Values that stay float32 in a 16-bit precision: results, and what ops say. */

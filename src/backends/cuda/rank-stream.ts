@@ -3,16 +3,13 @@
  * and what follows runs meanwhile, until `join`. All of it can be captured with the backend's stream.
  */
 
-import { type RankGroup, rankName } from '../../distributed/communicator.ts';
+import type { RankGroup } from '../../distributed/communicator.ts';
 import type { MatMambaError } from '../../errors.ts';
 import { messageOf } from '../../errors.ts';
 import type { RankLaunch } from '../../ops/cuda-kernel.ts';
 import type { DriverApi } from './driver-api.ts';
 import { NcclGroup } from './nccl.ts';
-import { withinTime } from './watchdog.ts';
 
-/** How long ranks wait for each other while NCCL sets up its connections, milliseconds. */
-const SETUP_MS = 10 * 60_000;
 /** How often the job is asked after while this rank waits for its GPU. */
 const LOOK_EVERY_MS = 100;
 /** How long this rank waits for its GPU to give up what others left unfinished. */
@@ -42,13 +39,6 @@ export class RankStream {
   /** Every rank must call it. @throws DEVICE */
   static async open(api: DriverApi, main: bigint, ranks: RankGroup): Promise<RankStream> {
     return new RankStream(api, main, ranks, await NcclGroup.join(ranks, api.device));
-  }
-
-  /** Runs `body`, which asks NCCL for work of a kind it may not have done yet: it connects the ranks then. */
-  settingUp<R>(body: () => R): R {
-    const seconds = SETUP_MS / 1000;
-    const words = `${rankName(this.#ranks)}, ${this.#api.device}: the ranks did not get through to each other within ${seconds} seconds; the process ends`;
-    return withinTime(SETUP_MS, words, body);
   }
 
   /** @throws DEVICE */
@@ -98,7 +88,7 @@ export class RankStream {
   /** After all work is done and all recordings are gone. */
   dispose(): void {
     if (this.#failure) return;
-    this.settingUp(() => this.group.leave());
+    this.group.leave();
     this.#api.try('cuEventDestroy_v2', this.#fork);
     this.#api.try('cuEventDestroy_v2', this.#joined);
     this.#api.try('cuStreamDestroy_v2', this.#side);

@@ -16,7 +16,11 @@ if (Atomics.wait(new Int32Array(cells), 0, 0, ms) === 'timed-out') {
 /** Runs `body`; a process that is still in it after so many milliseconds is killed with these last words. */
 export function withinTime<R>(ms: number, words: string, body: () => R): R {
   const cells = new Int32Array(new SharedArrayBuffer(4));
-  const watcher = new Worker(WATCHER, { eval: true, workerData: { cells: cells.buffer, ms, words: `matmamba: ${words}\n` } });
+  const watcher = new Worker(WATCHER, {
+    eval: true,
+    execArgv: [],
+    workerData: { cells: cells.buffer, ms, words: `matmamba: ${words}\n` },
+  });
   watcher.unref();
   watcher.on('error', () => {});
   try {

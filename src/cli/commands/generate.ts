@@ -114,7 +114,7 @@ export const generateCommand = defineCliCommand({
   ],
   notes: [
     'The text goes to standard output as it is made; a closing line with the speed goes to standard error. With --json every piece is an ' +
-      'object { text, ids } and the last line is { done: true, finishReason, prompt, text, tokens, width, dtype, threads, prefill, decode }. ' +
+      'object { text, ids } and the last line is { done: true, finishReason, prompt, text, tokens, dims, dtype, device, threads, prefill, decode }. ' +
       'Ctrl-C ends the text where it is.',
   ],
   run: generateText,
@@ -135,13 +135,13 @@ async function generateText(given: Options, checked: CheckedArguments, io: Io): 
     (i) => `layer ${i}`,
   );
   const tokenizer = given.tokenizer === undefined ? await tokenizerOf(model, name) : await loadTokenizer(given.tokenizer);
-  using timed = timedModel(model, width);
   const totals = { prefill: new ProfileTotals(), decode: new ProfileTotals() };
-  if (given.profile) timed.onProfile = (ops, phase) => totals[phase].add(ops);
+  using timed = timedModel(model, width, given.profile ? (ops, phase) => totals[phase].add(ops) : undefined);
   const pieces = generate(timed, tokenizer, prompt, generateOptions(given, checked, io));
   const result = await showPieces(pieces, given.json === true, prompt, io);
-  const how = { dims, dtype: model.dtype, threads: model.capabilities().threads };
-  report(result, prompt, timed, how, widthName(dims, dModel), given, io);
+  const { device, threads, summary } = model.capabilities();
+  const how = { dims, dtype: model.dtype, device, threads };
+  report(result, prompt, timed, how, `${widthName(dims, dModel)}, ${model.dtype}, ${summary}`, given, io);
   if (given.profile) {
     for (const [phase, profile] of Object.entries(totals)) {
       if (profile.sorted.length === 0) continue;
@@ -201,8 +201,8 @@ function report(
   { text: shown, tokens, finishReason }: Shown,
   prompt: string,
   { times }: TimedModel,
-  how: { readonly dims: readonly number[]; readonly dtype: string; readonly threads: number },
-  width: string,
+  how: Readonly<Record<string, unknown>>,
+  spokenHow: string,
   { json }: Options,
   io: Io,
 ): void {
@@ -218,8 +218,7 @@ function report(
   }
   const spoken = ({ tokens: count, tokensPerSecond }: { tokens: number; tokensPerSecond: number | null }): string =>
     tokensPerSecond === null ? `${count} tokens` : `${count} tokens at ${formatNumber(tokensPerSecond)}/s`;
-  const threads = `${how.threads} thread${how.threads === 1 ? '' : 's'}`;
-  io.note(`[prompt ${spoken(speeds.prefill)}, decode ${spoken(speeds.decode)}; ${width}, ${how.dtype}, ${threads}]`);
+  io.note(`[prompt ${spoken(speeds.prefill)}, decode ${spoken(speeds.decode)}; ${spokenHow}]`);
 }
 
 /** @throws TOKEN with what to do when neither the folder nor the vocabulary tells the tokenizer */

@@ -71,6 +71,7 @@ export async function trainLanguage(
     validateEvery: given['validate-every'] ?? preset.validateEvery,
     saveEvery: given['save-every'],
     communicator,
+    shardOptimizer: given['shard-optimizer'] === true,
     signal: io.signal,
     device,
     onStep: (record) => report.step(record),

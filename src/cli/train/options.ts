@@ -4,6 +4,7 @@ import type { ArgsDef } from 'citty';
 import { z } from 'zod';
 import type { LanguagePreset, VisionPreset } from '../../train/presets.ts';
 import { TRAIN_PRESETS, TRAIN_PRESET_NAMES, isTrainPresetName } from '../../train/presets.ts';
+import { type Environment, localRank } from '../../distributed/index.ts';
 import { TRAINED_DTYPES } from '../../train/engine.ts';
 import type { RecipeOptions, TrainingDevice } from '../../train/run.ts';
 import { UsageError } from '../arguments.ts';
@@ -58,6 +59,10 @@ export const commonArgs = {
     type: 'boolean',
     description: 'compute activations again instead of keeping them: less memory, a third more work',
   },
+  'shard-optimizer': {
+    type: 'boolean',
+    description: 'with several processes: each keeps the optimizer state of a part of the parameters, not of all',
+  },
   'validate-every': { type: 'string', valueHint: 'N', description: 'steps between validations' },
   'save-every': { type: 'string', valueHint: 'N', description: 'steps between checkpoints', default: '100' },
   seed: { type: 'string', valueHint: 'N', description: 'seed of weights, data order and dropout', default: '0' },
@@ -91,6 +96,7 @@ export const commonOptions = {
   warmup: whole(0).optional(),
   distill: real(0, 1),
   recompute: flag,
+  'shard-optimizer': flag,
   'validate-every': whole(1).optional(),
   'save-every': whole(1),
   seed: whole(0),
@@ -164,12 +170,25 @@ export function outOf({ out }: CommonOptions): string {
   return out;
 }
 
-/** Where to train: on a GPU in bf16 unless another dtype is named. */
+/** Where to train: on a GPU in bf16 unless another dtype is named; with several processes on a machine each has its own. */
 export function trainingDevice(given: CommonOptions, io: Io): TrainingDevice {
   const { dtype, ...settings } = given;
   const { device, threads, blas } = deviceSettings(settings, io);
   const chosen = dtype ?? (device === 'cpu' ? 'f32' : 'bf16-mixed');
-  return { device, dtype: chosen, blas, ...(threads === undefined ? {} : { threads }) };
+  const index = device === 'cuda' ? ownGpu(process.env) : undefined;
+  return {
+    device,
+    dtype: chosen,
+    blas,
+    ...(threads === undefined ? {} : { threads }),
+    ...(index === undefined ? {} : { index }),
+  };
+}
+
+/** The GPU of this process; a launcher may have left it only one to see. */
+function ownGpu(env: Environment): number | undefined {
+  const seen = env['CUDA_VISIBLE_DEVICES']?.split(',');
+  return seen?.length === 1 ? undefined : localRank(env);
 }
 
 /** Bytes of activations that a micro-batch may keep on a GPU, and about what a token takes for each layer and unit of D. */

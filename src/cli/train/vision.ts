@@ -115,6 +115,7 @@ export async function trainVision(
     validateEvery: given['validate-every'] ?? preset.validateEvery,
     saveEvery: given['save-every'],
     communicator,
+    shardOptimizer: given['shard-optimizer'] === true,
     signal: io.signal,
     device,
     onWarning: io.warn,

@@ -15,6 +15,7 @@ import type {
   KernelLaunch,
   RankLaunch,
 } from '../../../src/ops/cuda-kernel.ts';
+import { EmulatedRanks } from './ranks.ts';
 import { compilerVersion, explain, makeKernels, makeRuntime } from './compile.ts';
 
 export interface EmulatorOptions {
@@ -64,6 +65,9 @@ export class EmulatedDriver implements CudaDriver {
   readonly #shuffle: number;
   readonly #seconds: number;
   readonly #allocated = new Map<bigint, number>();
+  /** The other devices of a job; undefined for a group of one, whose sums are what they were. */
+  #ranks: EmulatedRanks | undefined;
+  readonly #asked: (() => void | Promise<void>)[] = [];
   #disposed = false;
   readonly #modules = new Map<string, bigint>();
   /** The first error of the work asked for, with the source to explain it by; `done` throws it. */
@@ -131,7 +135,7 @@ export class EmulatedDriver implements CudaDriver {
 
   copy({ kind, host, device, bytes }: HostCopy): void {
     const bound = this.#bound;
-    this.#note(kind === 'to-device' ? bound.copyIn(device, host, bytes) : bound.copyOut(host, device, bytes));
+    this.#ask(() => this.#note(kind === 'to-device' ? bound.copyIn(device, host, bytes) : bound.copyOut(host, device, bytes)));
   }
 
   fillZero(device: bigint, bytes: number): void {
@@ -158,22 +162,18 @@ export class EmulatedDriver implements CudaDriver {
     return {
       bytes,
       replay: () => {
-        for (const step of steps) {
-          if (this.#failure === undefined) this.#run(step);
-        }
+        for (const step of steps) this.#ask(() => (this.#failure === undefined ? this.#run(step) : undefined));
       },
       replayTimed: async () => {
         const start = performance.now();
-        for (const step of steps) {
-          if (this.#failure === undefined) this.#run(step);
-        }
+        for (const step of steps) this.#ask(() => (this.#failure === undefined ? this.#run(step) : undefined));
         await this.done();
         return performance.now() - start;
       },
       time: async () => {
         const times = steps.map((step) => {
           const start = performance.now();
-          if (this.#failure === undefined) this.#run(step);
+          if (this.#failure === undefined) void this.#run(step);
           return performance.now() - start;
         });
         await this.done();
@@ -190,9 +190,12 @@ export class EmulatedDriver implements CudaDriver {
   }
   adoptChoices(): void {}
 
-  /** Only of one: sums over it are what they were. */
-  async joinRanks({ size }: RankGroup): Promise<void> {
-    if (size !== 1) throw new MatMambaError('DEVICE', `${size} emulated devices cannot work together`);
+  /** With others, what is asked for waits for `done`, in which the devices meet. */
+  async joinRanks(group: RankGroup): Promise<void> {
+    await group.barrier();
+    const toHost = (to: Uint8Array, device: bigint): void => this.copyToHost(to, device);
+    const toDevice = (device: bigint, from: Uint8Array): void => this.copyToDevice(device, from);
+    if (group.size > 1) this.#ranks = new EmulatedRanks(group, { toHost, toDevice });
   }
 
   /** An emulated device goes on after an error. */
@@ -201,6 +204,7 @@ export class EmulatedDriver implements CudaDriver {
   }
 
   async done(): Promise<void> {
+    for (const work of this.#asked.splice(0)) await work();
     const failure = this.#failure;
     this.#failure = undefined;
     if (failure) throw new MatMambaError('DEVICE', await explain(failure.words, failure.source));
@@ -242,7 +246,13 @@ export class EmulatedDriver implements CudaDriver {
     return new BigUint64Array(cells.buffer);
   }
 
-  #run(step: Step): void {
+  /** At once, unless other devices have a part in it. */
+  #ask(work: () => void | Promise<void>): void {
+    if (this.#ranks) this.#asked.push(work);
+    else void work();
+  }
+
+  #run(step: Step): void | Promise<void> {
     const bound = this.#bound;
     switch (step.kind) {
       case 'kernel': {
@@ -265,8 +275,9 @@ export class EmulatedDriver implements CudaDriver {
         this.#note(bound.zero(step.pointer, step.bytes));
         return;
       case 'join':
-        return;
+        return this.#ranks?.join();
       default:
+        if (this.#ranks) return this.#ranks.add(step);
         for (const { from, to, count } of step.parts) {
           if (from === to) continue;
           const copy = new Uint8Array(4 * count);
