@@ -11,7 +11,7 @@ import {
   writeFileAtomic,
 } from '../checkpoint/index.ts';
 import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
-import { bytesOf, fromFloat32 } from '../tensor/dtype.ts';
+import { type TypedArray, bytesOf, fromFloat32 } from '../tensor/dtype.ts';
 import { Tensor, sizeOf } from '../tensor/tensor.ts';
 import type { ParameterDeclaration } from './parameters.ts';
 import type { ModelRuntime } from './runtime.ts';
@@ -83,7 +83,11 @@ export abstract class Model implements AsyncDisposable {
     const tensors: Record<string, Tensor> = {};
     for (const declaration of this.parameters.declared.values()) {
       const dtype = tensorDType(this.runtime.weight(declaration.name).storage);
-      tensors[declaration.name] = new Tensor(() => fromFloat32(dtype, this.runtime.read(declaration)), declaration.shape, dtype);
+      const fetch = (): TypedArray | Promise<TypedArray> => {
+        const values = this.runtime.read(declaration);
+        return values instanceof Promise ? values.then((later) => fromFloat32(dtype, later)) : fromFloat32(dtype, values);
+      };
+      tensors[declaration.name] = new Tensor(fetch, declaration.shape, dtype);
     }
     for (const [alias, name] of this.parameters.aliases) tensors[alias] = tensors[name]!;
     return tensors;
@@ -124,7 +128,8 @@ export abstract class Model implements AsyncDisposable {
     await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
       throw new MatMambaError('FILE', `cannot make the folder ${folder}`, { cause });
     });
-    const tensors = [...this.parameters.declared.values()].flatMap((declaration) => this.#tensorsToSave(declaration, format));
+    const tensors: TensorToSave[] = [];
+    for (const declaration of this.parameters.declared.values()) tensors.push(...(await this.#tensorsToSave(declaration, format)));
     for (const [alias, name] of this.parameters.aliases) {
       const { dtype, shape } = tensors.find((tensor) => tensor.name === name)!;
       tensors.push({ name: alias, dtype, shape, aliasOf: name, chunks: () => [] });
@@ -149,34 +154,33 @@ export abstract class Model implements AsyncDisposable {
     await this.dispose();
   }
 
-  #tensorsToSave(declaration: ParameterDeclaration, format: CheckpointFormat): TensorToSave[] {
+  async #tensorsToSave(declaration: ParameterDeclaration, format: CheckpointFormat): Promise<TensorToSave[]> {
     const { name, shape } = declaration;
     const weight = this.runtime.weight(name);
     const rows = shape[0]!;
     const columns = sizeOf(shape.slice(1));
     /** Pieces of the rows, so that saving a model does not hold it twice. */
-    function* pieces(
+    async function* pieces(
       rowBytes: number,
-      read: (first: number, count: number) => ArrayBufferView<ArrayBuffer>,
-    ): Iterable<Uint8Array> {
+      read: (first: number, count: number) => Promise<ArrayBufferView>,
+    ): AsyncIterable<Uint8Array> {
       const piece = Math.max(1, Math.floor(PIECE_BYTES / rowBytes));
       for (let first = 0; first < rows; first += piece) {
-        const part = read(first, Math.min(piece, rows - first));
+        const part = await read(first, Math.min(piece, rows - first));
         yield new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
       }
     }
     if (weight.storage === 'int8' && format === 'safetensors') {
-      const groups = weight.readInt8(0, 1).scales.length;
-      const values = (first: number, count: number) => weight.readInt8(first, count).values as Int8Array<ArrayBuffer>;
-      const scales = (first: number, count: number) => weight.readInt8(first, count).scales as Float32Array<ArrayBuffer>;
+      const groups = (await weight.readInt8(0, 1)).scales.length;
+      const values = async (first: number, count: number) => (await weight.readInt8(first, count)).values;
+      const scales = async (first: number, count: number) => (await weight.readInt8(first, count)).scales;
       return [
         { name, dtype: 'i8', shape, chunks: () => pieces(columns, values) },
         { name: name + SCALE_SUFFIX, dtype: 'f32', shape: [rows, groups], chunks: () => pieces(columns, scales) },
       ];
     }
     const dtype = tensorDType(weight.storage);
-    const values = (first: number, count: number) =>
-      fromFloat32(dtype, weight.read(first, count)) as ArrayBufferView<ArrayBuffer>;
+    const values = async (first: number, count: number) => fromFloat32(dtype, await weight.read(first, count));
     return [{ name, dtype, shape, chunks: () => pieces(bytesOf(dtype) * columns, values) }];
   }
 }

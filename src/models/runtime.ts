@@ -155,7 +155,7 @@ export class ModelRuntime {
   }
 
   /** A parameter's values as they are stored now. */
-  read({ name, shape }: ParameterDeclaration): Float32Array {
+  read({ name, shape }: ParameterDeclaration): Float32Array | Promise<Float32Array> {
     return this.weight(name).read(0, shape[0]!);
   }
 

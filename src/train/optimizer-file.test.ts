@@ -26,10 +26,10 @@ async function saved(): Promise<Map<string, Float32Array>> {
   return momentsOf(model, engine);
 }
 
-function momentsOf(model: MatMambaLMHeadModel, engine: TrainingEngine): Map<string, Float32Array> {
+async function momentsOf(model: MatMambaLMHeadModel, engine: TrainingEngine): Promise<Map<string, Float32Array>> {
   const all = new Map<string, Float32Array>();
   for (const { name, shape } of model.parameters.declared.values())
-    for (const moment of MOMENTS) all.set(`${name}#${moment}`, engine.moment(name, moment).read(0, shape[0]!).slice());
+    for (const moment of MOMENTS) all.set(`${name}#${moment}`, (await engine.moment(name, moment).read(0, shape[0]!)).slice());
   return all;
 }
 

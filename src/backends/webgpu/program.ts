@@ -9,7 +9,7 @@ import { arenaBytes } from '../../graph/graph.ts';
 import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
 import type { WebGpuKernel } from '../../ops/webgpu-kernel.ts';
 import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
-import { alignRegion, inputBytes, outputBytes, packInputs, unpackOutputs } from '../host-values.ts';
+import { alignRegion, inputBytes, outputBytes, packInputs, unpackOutputs } from './host-values.ts';
 import { untilAborted } from '../until-aborted.ts';
 import { Commands, type MovingBuffers } from './commands.ts';
 import { BUFFER_USAGE, type DeviceBuffer, type WebGpuDevice } from './device.ts';

@@ -1,10 +1,10 @@
 /** A program's inputs and results between callers' arrays and memory as the plan lays it out. */
 
-import { MatMambaError } from '../errors.ts';
-import { type Sym, type Value, arenaBytes, paddedColumns, rowsOf } from '../graph/graph.ts';
-import { REGION_ALIGN_BYTES } from '../graph/plan.ts';
-import { sizeOf } from '../tensor/tensor.ts';
-import type { ProgramInputs } from './backend.ts';
+import { MatMambaError } from '../../errors.ts';
+import { type Sym, type Value, arenaBytes, paddedColumns, rowsOf } from '../../graph/graph.ts';
+import { REGION_ALIGN_BYTES } from '../../graph/plan.ts';
+import { sizeOf } from '../../tensor/tensor.ts';
+import type { ProgramInputs } from '../backend.ts';
 
 export function alignRegion(bytes: number): number {
   return Math.ceil(bytes / REGION_ALIGN_BYTES) * REGION_ALIGN_BYTES;
