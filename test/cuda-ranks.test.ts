@@ -75,7 +75,9 @@ async function run(communicator: Communicator | undefined, { shard = false, micr
   );
   const names = [...model.parameters.declared.values()];
   const read = async (name: string, rows: number): Promise<Float32Array> => model.runtime.weight(name).read(0, rows);
-  const weights = Object.fromEntries(await Promise.all(names.map(async ({ name, shape }) => [name, await read(name, shape[0]!)] as const)));
+  const weights = Object.fromEntries(
+    await Promise.all(names.map(async ({ name, shape }) => [name, await read(name, shape[0]!)] as const)),
+  );
   const owned = names.filter(({ name }) => engine.owns(name));
   const moments = Object.fromEntries(
     await Promise.all(owned.map(async ({ name, shape }) => [name, await engine.moment(name, 'v').read(0, shape[0]!)] as const)),

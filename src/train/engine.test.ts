@@ -23,7 +23,7 @@ async function passes(
     const inputs = { ...batchOf(0, first, count), scale, seed: Int32Array.of(key, 7, first) };
     losses.push(...(await engine.accumulate(shapeOf(count, change), inputs)));
   }
-  const gradients = await Promise.all(engine.gradients().map((weight) => weight.read(0, weight.spec.shape[0]!)));
+  const gradients = await Promise.all(engine.gradients().map(async (weight) => weight.read(0, weight.spec.shape[0]!)));
   engine.dispose();
   return { losses, gradients };
 }
@@ -117,7 +117,7 @@ describe('an update', () => {
   test('tells the norm before clipping and leaves gradients of zero', async () => {
     await withGradients(async (_, engine) => {
       const read = (): Promise<Float32Array[]> =>
-        Promise.all(engine.gradients().map((weight) => weight.read(0, weight.spec.shape[0]!)));
+        Promise.all(engine.gradients().map(async (weight) => weight.read(0, weight.spec.shape[0]!)));
       const expected = norm(await read());
       expect((await engine.update(1, 1e-3)) / expected).toBeCloseTo(1, 5);
       expect(norm(await read())).toBe(0);

@@ -5,8 +5,8 @@
 
 import { MatMambaError } from '../../errors.ts';
 import {
-  type WebGpuBinding,
   type WebGpuCommand,
+  type WebGpuCopy,
   type WebGpuDispatch,
   type Workgroups,
   packConstants,
@@ -23,11 +23,10 @@ export interface MovingBuffers {
   readonly states: GPUBuffer;
 }
 
-interface Bound {
-  readonly storage: WebGpuBinding['storage'];
-  /** Of a table: where it lies in the tables' buffer. */
-  readonly at: number;
-}
+/** A buffer that is bound whole, or where a table lies in the tables' buffer. */
+type Bound = WholeBuffer | { readonly tableAt: number; readonly bytes: number };
+
+type WholeBuffer = WebGpuCopy['from'];
 
 interface EncodedDispatch {
   readonly kind: 'dispatch';
@@ -43,29 +42,41 @@ type Encoded = EncodedDispatch | Exclude<WebGpuCommand, WebGpuDispatch>;
 
 /** Bytes placed one after another, each from a multiple of 256 on; what is equal is placed once. */
 class Packed {
-  readonly #places = new Map<string, number>();
-  readonly #pieces: { at: number; bytes: Uint8Array }[] = [];
+  #pieces: { at: number; bytes: Uint8Array }[] = [];
+  readonly #byHash = new Map<number, { at: number; bytes: Uint8Array }[]>();
   bytes = 0;
 
   place(bytes: Uint8Array): number {
-    const key = bytes.join();
-    const known = this.#places.get(key);
-    if (known !== undefined) return known;
-    const at = this.bytes;
-    this.#places.set(key, at);
-    this.#pieces.push({ at, bytes });
+    const hash = hashOf(bytes);
+    const alike = this.#byHash.get(hash) ?? [];
+    const known = alike.find((piece) => isSame(piece.bytes, bytes));
+    if (known) return known.at;
+    const piece = { at: this.bytes, bytes };
+    this.#byHash.set(hash, [...alike, piece]);
+    this.#pieces.push(piece);
     this.bytes += Math.ceil(bytes.length / BINDING_ALIGN_BYTES) * BINDING_ALIGN_BYTES;
-    return at;
+    return piece.at;
   }
 
   /** All of it; pieces are forgotten. */
   take(): Uint8Array<ArrayBuffer> {
     const all = new Uint8Array(this.bytes);
     for (const { at, bytes } of this.#pieces) all.set(bytes, at);
-    this.#pieces.length = 0;
-    this.#places.clear();
+    this.#pieces = [];
+    this.#byHash.clear();
     return all;
   }
+}
+
+/** FNV-1a. */
+function hashOf(bytes: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (const byte of bytes) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash;
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 export class Commands {
@@ -104,7 +115,7 @@ export class Commands {
   async prepare(): Promise<void> {
     if (this.#pipelines) return;
     const pipelines = await Promise.all(
-      this.#encoded.map((command) => (command.kind === 'dispatch' ? command.kernel.ready : undefined)),
+      this.#encoded.map(async (command) => (command.kind === 'dispatch' ? command.kernel.ready : undefined)),
     );
     const place = async (packed: Packed, label: string, usage: number): Promise<DeviceBuffer | undefined> => {
       if (packed.bytes === 0) return undefined;
@@ -117,18 +128,18 @@ export class Commands {
     this.#pipelines = pipelines;
   }
 
-  /** Binds the buffers where they lie now; resolves with what WebGPU says against it. */
+  /** Binds the buffers where they lie now. */
   bind(moving: MovingBuffers): void {
     const constants = this.#constantsBuffer?.gpu;
     this.#groups = this.#encoded.map((command) => {
       if (command.kind !== 'dispatch') return undefined;
       const { kernel, label, bindings, constantsAt, constantsBytes } = command;
-      const entries: GPUBindGroupEntry[] = bindings.map(({ storage, at }, binding) => {
-        if (typeof storage === 'object' && 'table' in storage) {
-          const buffer = this.#tablesBuffer!.gpu;
-          return { binding, resource: { buffer, offset: at, size: storage.table.byteLength } };
+      const entries: GPUBindGroupEntry[] = bindings.map((bound, binding) => {
+        if (typeof bound === 'object' && 'tableAt' in bound) {
+          const { tableAt: offset, bytes: size } = bound;
+          return { binding, resource: { buffer: this.#tablesBuffer!.gpu, offset, size } };
         }
-        return { binding, resource: { buffer: bufferOf(storage, moving) } };
+        return { binding, resource: { buffer: bufferOf(bound, moving) } };
       });
       if (constantsBytes > 0) {
         const resource = { buffer: constants!, offset: constantsAt, size: Math.ceil(constantsBytes / 16) * 16 };
@@ -188,10 +199,10 @@ export class Commands {
     }
     const kernel = this.#device.kernel(dispatch, label);
     const constants = packConstants(dispatch.constants);
-    const bindings = dispatch.bindings.map(({ storage }) => ({
-      storage,
-      at: typeof storage === 'object' && 'table' in storage ? this.#tables.place(bytesOf(storage.table)) : 0,
-    }));
+    const bindings = dispatch.bindings.map(({ storage }): Bound => {
+      if (typeof storage !== 'object' || !('table' in storage)) return storage;
+      return { tableAt: this.#tables.place(bytesOf(storage.table)), bytes: storage.table.byteLength };
+    });
     const constantsAt = constants.length > 0 ? this.#constants.place(constants) : 0;
     return {
       kind: 'dispatch',
@@ -205,7 +216,7 @@ export class Commands {
   }
 }
 
-function bufferOf(storage: Exclude<WebGpuBinding['storage'], { table: Uint32Array }>, moving: MovingBuffers): GPUBuffer {
+function bufferOf(storage: WholeBuffer, moving: MovingBuffers): GPUBuffer {
   if (storage === 'arena' || storage === 'states') return moving[storage];
   if (storage instanceof DeviceBuffer) return storage.gpu;
   throw new MatMambaError('INTERNAL', 'a binding names no buffer');

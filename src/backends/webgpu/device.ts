@@ -55,19 +55,23 @@ export class WebGpuDevice {
   readonly facts: WebGpuFacts;
   readonly description: string;
   readonly features: readonly string[];
+  /** Bytes of the largest buffer that a kernel can be given. */
+  readonly bufferLimitBytes: number;
   readonly #kernels = new Map<string, CompiledKernel>();
   readonly #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
   #usedBytes = 0;
+  #closed = false;
   #lost: string | undefined;
   #uncaptured: string | undefined;
 
-  constructor({ device, facts, description, features }: OpenedGpu, onLost: () => void) {
+  constructor({ device, facts, description, features, bufferLimitBytes }: OpenedGpu, onLost: () => void) {
     this.gpu = device;
     this.facts = facts;
     this.description = description;
     this.features = features;
-    void device.lost.then(({ reason, message }) => {
-      if (reason === 'destroyed') return;
+    this.bufferLimitBytes = bufferLimitBytes;
+    void device.lost.then(({ message }) => {
+      if (this.#closed) return;
       this.#lost = message || 'the device was lost';
       onLost();
     });
@@ -77,11 +81,6 @@ export class WebGpuDevice {
   /** Bytes in buffers. */
   get usedBytes(): number {
     return this.#usedBytes;
-  }
-  /** Bytes of the largest buffer that a kernel can be given. */
-  get bufferLimitBytes(): number {
-    const { maxBufferSize, maxStorageBufferBindingSize } = this.gpu.limits;
-    return Math.min(maxBufferSize, maxStorageBufferBindingSize);
   }
 
   /** @throws DEVICE after the device failed */
@@ -162,6 +161,7 @@ export class WebGpuDevice {
   }
 
   destroy(): void {
+    this.#closed = true;
     this.#kernels.clear();
     this.#layouts.clear();
     this.gpu.destroy();
@@ -193,8 +193,7 @@ export class WebGpuDevice {
     if ('pipeline' in result && !wrong) return result.pipeline;
     const { messages } = await module.getCompilationInfo();
     const lines = code.split('\n');
-    const found = messages.filter(({ type }) => type === 'error');
-    const first = found[0];
+    const first = messages.find(({ type }) => type === 'error');
     const why = first
       ? `${first.message} in '${lines[first.lineNum - 1]?.trim()}' (line ${first.lineNum})`
       : 'error' in result

@@ -18,6 +18,8 @@ const WANTED_LIMITS = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
 export interface WebGpuOptions {
   /** Which of several adapters is preferred. */
   readonly powerPreference?: GPUPowerPreference;
+  /** Largest buffer to use where the adapter allows larger ones; 128 MiB is what every adapter allows. */
+  readonly bufferLimitBytes?: number;
 }
 
 /** A device with what is known of its adapter. */
@@ -27,6 +29,8 @@ export interface OpenedGpu {
   /** Vendor, architecture and description, as far as the adapter tells. */
   readonly description: string;
   readonly features: readonly string[];
+  /** Bytes of the largest buffer that a kernel can be given. */
+  readonly bufferLimitBytes: number;
 }
 
 /** Dawn, one for the process: it would end, devices in use or not, when nothing refers to it any more. */
@@ -56,7 +60,10 @@ async function createDawn(): Promise<GPU> {
 }
 
 /** @throws DEVICE without WebGPU or an adapter */
-export async function openGpu({ powerPreference = 'high-performance' }: WebGpuOptions = {}): Promise<OpenedGpu> {
+export async function openGpu({
+  powerPreference = 'high-performance',
+  bufferLimitBytes = Infinity,
+}: WebGpuOptions = {}): Promise<OpenedGpu> {
   const gpu = await findGpu();
   let adapter: GPUAdapter | null;
   try {
@@ -79,6 +86,7 @@ export async function openGpu({ powerPreference = 'high-performance' }: WebGpuOp
     device,
     description: words.join(' ') || 'unnamed adapter',
     features: requiredFeatures,
+    bufferLimitBytes: Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize, bufferLimitBytes),
     facts: {
       subgroups: device.features.has('subgroups'),
       subgroupMinSize: info.subgroupMinSize ?? 1,

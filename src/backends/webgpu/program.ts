@@ -127,7 +127,14 @@ export class WebGpuProgram implements Program, Places {
       packInputs(this.#graph.inputs, inputs, (value) => this.offsetOf(value), this.#inputs);
       if (options.profile) options.profile(this.#profile(await timeParts(this.#timedReplay())));
       else if (options.onDeviceMs) options.onDeviceMs(await timeWhole(this.#timedReplay()));
-      else await this.#checked(() => this.#replay());
+      else {
+        const checked = this.#checked(() => this.#replay());
+        // Asked for in the same turn: what WebGPU found wrong and the results come together.
+        const [wrong, results] = await Promise.allSettled([checked, this.#readResults()]);
+        if (wrong.status === 'rejected') throw wrong.reason;
+        if (results.status === 'rejected') throw results.reason;
+        return results.value;
+      }
       return this.#readResults();
     });
     return options.signal ? untilAborted(result, options.signal) : result;

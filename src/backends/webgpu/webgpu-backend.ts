@@ -136,7 +136,7 @@ export class WebGpuBackend implements Backend, WebGpuHost, WeightHost {
         this.exclusive(async () => {
           check();
           await this.states.ready();
-          this.device.gpu.queue.writeBuffer(this.states.buffer.gpu, offset, given as Uint8Array<ArrayBuffer>);
+          this.device.gpu.queue.writeBuffer(this.states.buffer.gpu, offset, given);
         }),
       release: () =>
         void this.exclusive(() => {

@@ -175,7 +175,7 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
 
   #fillPiece(part: StoredPart, row: number, values: Float32Array): void {
     if (this.element === 'f32') return this.#put(part, row, this.#padded(values));
-    if (this.element === 'bf16') return this.#put(part, row, this.#padded(fromFloat32('bf16', values) as Uint16Array));
+    if (this.element === 'bf16') return this.#put(part, row, this.#padded(fromFloat32('bf16', values)));
     if (this.element === 'f16') return this.#put(part, row, this.#padded(finiteHalves(this.spec.name, values)));
     const { quantised, scales } = quantise(values, this.#columns, this.groupSize, this.groups);
     this.#put(part, row, this.#padded(quantised));
@@ -199,12 +199,12 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
 
   #put({ values }: StoredPart, row: number, rows: ArrayBufferView): void {
     const { queue } = this.#host.device.gpu;
-    queue.writeBuffer(values.gpu, row * this.stride * ELEMENT_BYTES[this.element], rows as ArrayBufferView<ArrayBuffer>);
+    queue.writeBuffer(values.gpu, row * this.stride * ELEMENT_BYTES[this.element], rows);
   }
 
   #putScales({ scales }: StoredPart, row: number, values: Float32Array): void {
     const { queue } = this.#host.device.gpu;
-    queue.writeBuffer(scales!.gpu, 4 * row * this.groups, values as Float32Array<ArrayBuffer>);
+    queue.writeBuffer(scales!.gpu, 4 * row * this.groups, values);
   }
 
   /** Where rows lie: rows `row .. row + rows` of a part are those from `at` on of what is asked for. */
