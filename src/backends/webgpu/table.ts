@@ -4,6 +4,7 @@ import { adamwWebGpu } from '../../ops/adamw/webgpu.ts';
 import { addNormWebGpu } from '../../ops/add-norm/webgpu.ts';
 import { addWebGpu } from '../../ops/add/webgpu.ts';
 import { clipFactorWebGpu } from '../../ops/clip-factor/webgpu.ts';
+import { conv1dSiluWebGpu } from '../../ops/conv1d-silu/webgpu.ts';
 import { dropPathWebGpu } from '../../ops/drop-path/webgpu.ts';
 import { dropoutWebGpu } from '../../ops/dropout/webgpu.ts';
 import { embeddingBackwardWebGpu } from '../../ops/embedding-backward/webgpu.ts';
@@ -14,6 +15,10 @@ import { gatedSiluWebGpu } from '../../ops/gated-silu/webgpu.ts';
 import { gatedSiluBackwardWebGpu } from '../../ops/gated-silu-backward/webgpu.ts';
 import { normBackwardWebGpu } from '../../ops/norm-backward/webgpu.ts';
 import { softCrossEntropyWebGpu } from '../../ops/soft-cross-entropy/webgpu.ts';
+import { linearInputBackwardWebGpu } from '../../ops/linear-input-backward/webgpu.ts';
+import { linearWeightBackwardWebGpu } from '../../ops/linear-weight-backward/webgpu.ts';
+import { linearCrossEntropyWebGpu } from '../../ops/linear-cross-entropy/webgpu.ts';
+import { linearCrossEntropyBackwardWebGpu } from '../../ops/linear-cross-entropy-backward/webgpu.ts';
 import type { OpName } from '../../ops/index.ts';
 import { lastRowsBackwardWebGpu } from '../../ops/last-rows-backward/webgpu.ts';
 import { lastRowsWebGpu } from '../../ops/last-rows/webgpu.ts';
@@ -39,7 +44,7 @@ export const webGpuKernels: KernelTable<OpName, WebGpuKernel> = {
   chunk_scan: TO_COME,
   chunk_scan_backward: TO_COME,
   clip_factor: clipFactorWebGpu,
-  conv1d_silu: TO_COME,
+  conv1d_silu: conv1dSiluWebGpu,
   conv1d_silu_backward: TO_COME,
   copy_from_rank: ONE_DEVICE,
   drop_path: dropPathWebGpu,
@@ -53,10 +58,10 @@ export const webGpuKernels: KernelTable<OpName, WebGpuKernel> = {
   last_rows: lastRowsWebGpu,
   last_rows_backward: lastRowsBackwardWebGpu,
   linear: linearWebGpu,
-  linear_cross_entropy: TO_COME,
-  linear_cross_entropy_backward: TO_COME,
-  linear_input_backward: TO_COME,
-  linear_weight_backward: TO_COME,
+  linear_cross_entropy: linearCrossEntropyWebGpu,
+  linear_cross_entropy_backward: linearCrossEntropyBackwardWebGpu,
+  linear_input_backward: linearInputBackwardWebGpu,
+  linear_weight_backward: linearWeightBackwardWebGpu,
   norm: normWebGpu,
   norm_backward: normBackwardWebGpu,
   patchify: patchifyWebGpu,
