@@ -26,17 +26,23 @@ fn masked(v: vec4<f32>, column: u32, width: u32) -> vec4<f32> {
 }
 `;
 
-/** `group_sum(value, lane)`: the sum over a workgroup of 256, the same in all of them, in a fixed order. */
+/**
+ * `group_sum(value, lane)`: the sum over a workgroup of 256, the same in all of them, in a fixed order. Two steps of 16
+ * instead of a tree of 8: barriers are what software adapters are slow at.
+ */
 export const SUM_SOURCE = `
 var<workgroup> sum_cells: array<f32, ${BLOCK}>;
 fn group_sum(value: f32, lane: u32) -> f32 {
   sum_cells[lane] = value;
   workgroupBarrier();
-  for (var step = ${BLOCK / 2}u; step > 0u; step >>= 1u) {
-    if (lane < step) { sum_cells[lane] += sum_cells[lane + step]; }
-    workgroupBarrier();
+  if (lane < 16u) {
+    var part = 0.0;
+    for (var i = lane; i < ${BLOCK}u; i += 16u) { part += sum_cells[i]; }
+    sum_cells[lane] = part;
   }
-  let sum = sum_cells[0];
+  workgroupBarrier();
+  var sum = 0.0;
+  for (var i = 0u; i < 16u; i++) { sum += sum_cells[i]; }
   workgroupBarrier();
   return sum;
 }

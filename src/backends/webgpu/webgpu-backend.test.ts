@@ -68,7 +68,7 @@ function normGraph(width: number): { graph: Graph; inputs: ProgramInputs; spec: 
 }
 
 describe.skipIf(!whole || !small)(whole ? 'the WebGPU backend' : `the WebGPU backend: ${reason}`, () => {
-  test.each(['f32', 'bf16', 'f16', 'int8'] as const)('%s weights in parts compute what whole ones do', async (dtype) => {
+  test.each(['f32', 'int8'] as const)('%s weights in parts compute what whole ones do', async (dtype) => {
     for (const rows of [3, 10]) {
       const { graph, inputs } = lookUp(rows);
       const results = [];

@@ -65,6 +65,7 @@ const LANES = BLOCK / FEW_COLUMNS;
 /** x: ROWS rows; a workgroup computes 8 columns, 32 invocations each, that share out the columns of x. */
 const FEW_ROWS_SOURCE = `
 var<workgroup> cells: array<f32, ${BLOCK} * ROWS>;
+fn four(cell: u32) -> f32 { return cells[cell] + cells[cell + 1u] + cells[cell + 2u] + cells[cell + 3u]; }
 
 @compute @workgroup_size(${BLOCK})
 fn few_rows(${INVOCATION}) {
@@ -82,18 +83,19 @@ fn few_rows(${INVOCATION}) {
   }
   for (var m = 0u; m < ROWS; m++) { cells[m * ${BLOCK}u + lane] = sums[m]; }
   workgroupBarrier();
-  for (var step = ${LANES / 2}u; step > 0u; step >>= 1u) {
-    if (part_lane < step) {
-      for (var m = 0u; m < ROWS; m++) { cells[m * ${BLOCK}u + lane] += cells[m * ${BLOCK}u + lane + step]; }
-    }
-    workgroupBarrier();
+  /* Invocation i sums 8 of the 32 cells of a column of a row, every fourth one. */
+  if (lane < ${4 * FEW_COLUMNS}u * ROWS) {
+    let cell = lane / 4u * ${LANES}u + lane % 4u;
+    var sum = 0.0;
+    for (var i = 0u; i < ${LANES}u; i += 4u) { sum += cells[cell + i]; }
+    cells[cell] = sum;
   }
+  workgroupBarrier();
   if (lane < ROWS * ${FEW_COLUMNS / 4}u) {
-    let m = lane / ${FEW_COLUMNS / 4}u;
-    let quad = lane % ${FEW_COLUMNS / 4}u;
-    let cell = m * ${BLOCK}u + quad * ${4 * LANES}u;
-    let sum = vec4<f32>(cells[cell], cells[cell + ${LANES}u], cells[cell + ${2 * LANES}u], cells[cell + ${3 * LANES}u]);
-    store(m, first + 4u * quad, sum);
+    let cell = 4u * ${LANES}u * lane;
+    let sum = vec4<f32>(
+      four(cell), four(cell + ${LANES}u), four(cell + ${2 * LANES}u), four(cell + ${3 * LANES}u));
+    store(lane / ${FEW_COLUMNS / 4}u, first + 4u * (lane % ${FEW_COLUMNS / 4}u), sum);
   }
 }
 `;
