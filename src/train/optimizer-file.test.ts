@@ -23,7 +23,7 @@ async function saved(): Promise<Map<string, Float32Array>> {
   await engine.accumulate(shapeOf(2), { ...batchOf(0, 0, 2), scale, seed: new Int32Array(3) });
   await engine.update(1, 1e-3);
   await saveMoments(folder, engine, model.parameters.declared.values());
-  return momentsOf(model, engine);
+  return await momentsOf(model, engine);
 }
 
 async function momentsOf(model: MatMambaLMHeadModel, engine: TrainingEngine): Promise<Map<string, Float32Array>> {
@@ -37,7 +37,7 @@ async function loaded(config: typeof CONFIG): Promise<Map<string, Float32Array>>
   await using model = await MatMambaLMHeadModel.create(config, { threads: 1, blas: 'off' });
   const engine = await TrainingEngine.attach(model);
   await loadMoments(folder, engine, model.parameters.declared.values());
-  return momentsOf(model, engine);
+  return await momentsOf(model, engine);
 }
 
 test('come back bit for bit', async () => {
