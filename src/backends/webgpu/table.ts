@@ -5,6 +5,7 @@ import { addNormWebGpu } from '../../ops/add-norm/webgpu.ts';
 import { addWebGpu } from '../../ops/add/webgpu.ts';
 import { clipFactorWebGpu } from '../../ops/clip-factor/webgpu.ts';
 import { conv1dSiluWebGpu } from '../../ops/conv1d-silu/webgpu.ts';
+import { conv1dSiluBackwardWebGpu } from '../../ops/conv1d-silu-backward/webgpu.ts';
 import { dropPathWebGpu } from '../../ops/drop-path/webgpu.ts';
 import { dropoutWebGpu } from '../../ops/dropout/webgpu.ts';
 import { embeddingBackwardWebGpu } from '../../ops/embedding-backward/webgpu.ts';
@@ -45,7 +46,7 @@ export const webGpuKernels: KernelTable<OpName, WebGpuKernel> = {
   chunk_scan_backward: TO_COME,
   clip_factor: clipFactorWebGpu,
   conv1d_silu: conv1dSiluWebGpu,
-  conv1d_silu_backward: TO_COME,
+  conv1d_silu_backward: conv1dSiluBackwardWebGpu,
   copy_from_rank: ONE_DEVICE,
   drop_path: dropPathWebGpu,
   dropout: dropoutWebGpu,
