@@ -50,9 +50,13 @@ export class StatePool {
     run.first += count;
     run.count -= count;
     if (run.count === 0) this.#free.splice(this.#free.indexOf(run), 1);
-    const encoder = this.#device.gpu.createCommandEncoder();
-    encoder.clearBuffer(this.#buffer.gpu, first * STATE_UNIT_BYTES, count * STATE_UNIT_BYTES);
-    this.#device.gpu.queue.submit([encoder.finish()]);
+    // Fails only where the pool has no memory, which `ready` tells.
+    const cleared = this.#device.scoped(() => {
+      const encoder = this.#device.gpu.createCommandEncoder();
+      encoder.clearBuffer(this.#buffer.gpu, first * STATE_UNIT_BYTES, count * STATE_UNIT_BYTES);
+      this.#device.gpu.queue.submit([encoder.finish()]);
+    });
+    cleared.catch(() => {});
     return first;
   }
 

@@ -28,7 +28,10 @@ export interface WebGpuEvents {
   readonly onLost?: () => void;
 }
 
+/** So many tokens' activations fit the arena of a model of 1.4 billion parameters; where buffers are small, of 130 million. */
 const PROGRAM_TOKENS = 4096;
+const LARGE_BUFFER_BYTES = 2 ** 30;
+const SMALL_PROGRAM_TOKENS = 512;
 
 /** @throws DEVICE without WebGPU or an adapter */
 export async function openWebGpu(options: WebGpuOptions = {}, events: WebGpuEvents = {}): Promise<WebGpuBackend> {
@@ -63,7 +66,7 @@ export class WebGpuBackend implements Backend, WebGpuHost, WeightHost {
       // WebGPU tells no device's memory; what is too much is refused when it is asked for.
       memoryLimitBytes: Number.MAX_SAFE_INTEGER,
       dtypes: WEIGHT_DTYPES,
-      programTokens: PROGRAM_TOKENS,
+      programTokens: bufferLimitBytes >= LARGE_BUFFER_BYTES ? PROGRAM_TOKENS : SMALL_PROGRAM_TOKENS,
       replaysWhole: true,
       unsupported: Object.fromEntries(unsupported),
     };
