@@ -29,7 +29,7 @@ export function gradientBlocks({ facts }: Pick<WebGpuNode, 'facts'>, rows: numbe
   return Math.max(1, Math.min(rows, facts.software ? 16 : RESIDENT / lanes));
 }
 
-type Reduced = 'f32' | 'vec2<f32>' | 'vec4<f32>' | 'u32';
+type Reduced = 'f32' | 'vec2<f32>' | 'vec4<f32>' | 'u32' | 'vec2<u32>';
 
 /**
  * `name(value, lane)`: all lanes' values put together by `combine(a, b)`, in a fixed order, the same on every lane; every
