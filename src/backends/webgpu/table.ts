@@ -20,6 +20,7 @@ import { linearInputBackwardWebGpu } from '../../ops/linear-input-backward/webgp
 import { linearWeightBackwardWebGpu } from '../../ops/linear-weight-backward/webgpu.ts';
 import { linearCrossEntropyWebGpu } from '../../ops/linear-cross-entropy/webgpu.ts';
 import { linearCrossEntropyBackwardWebGpu } from '../../ops/linear-cross-entropy-backward/webgpu.ts';
+import { sampleWebGpu } from '../../ops/sample/webgpu.ts';
 import type { OpName } from '../../ops/index.ts';
 import { lastRowsBackwardWebGpu } from '../../ops/last-rows-backward/webgpu.ts';
 import { lastRowsWebGpu } from '../../ops/last-rows/webgpu.ts';
@@ -69,7 +70,7 @@ export const webGpuKernels: KernelTable<OpName, WebGpuKernel> = {
   patchify_backward: patchifyBackwardWebGpu,
   pool: poolWebGpu,
   pool_backward: poolBackwardWebGpu,
-  sample: TO_COME,
+  sample: sampleWebGpu,
   soft_cross_entropy: softCrossEntropyWebGpu,
   square_sum: squareSumWebGpu,
   sum_over_ranks: ONE_DEVICE,
