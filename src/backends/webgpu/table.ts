@@ -3,6 +3,7 @@
 import { adamwWebGpu } from '../../ops/adamw/webgpu.ts';
 import { addNormWebGpu } from '../../ops/add-norm/webgpu.ts';
 import { addWebGpu } from '../../ops/add/webgpu.ts';
+import { chunkScanWebGpu } from '../../ops/chunk-scan/webgpu.ts';
 import { clipFactorWebGpu } from '../../ops/clip-factor/webgpu.ts';
 import { conv1dSiluWebGpu } from '../../ops/conv1d-silu/webgpu.ts';
 import { conv1dSiluBackwardWebGpu } from '../../ops/conv1d-silu-backward/webgpu.ts';
@@ -43,7 +44,7 @@ export const webGpuKernels: KernelTable<OpName, WebGpuKernel> = {
   adamw: adamwWebGpu,
   add: addWebGpu,
   add_norm: addNormWebGpu,
-  chunk_scan: TO_COME,
+  chunk_scan: chunkScanWebGpu,
   chunk_scan_backward: TO_COME,
   clip_factor: clipFactorWebGpu,
   conv1d_silu: conv1dSiluWebGpu,
