@@ -5,7 +5,7 @@
  * Activations, program inputs, scratch and results lie in one buffer, the arena, bound as one `read_write` array; operands
  * are element offsets into it that arrive as constants (`c.x`, `c.xStride`). int32 operands lie there as bits
  * (`bitcast<i32>`). Weights are buffers of their own; states lie in one pool. All arithmetic is float32; a matrix may be
- * stored in f16, bf16 or int8 and is widened as it is read (`weightRows`).
+ * stored in f16, bf16, int8 or int4 and is widened as it is read (`weightRows`).
  *
  * Rules for kernels: at most 8 storage buffers, 16 KiB of workgroup memory, 256 invocations a workgroup, 65,535
  * workgroups a dimension (`fold`). Zero the columns that pad an output to a multiple of 16. No float atomics: the same
@@ -17,7 +17,7 @@
 import { type Attributes, type Segment } from '../graph/graph.ts';
 import type { Shape } from '../tensor/tensor.ts';
 
-export type WebGpuElement = 'f32' | 'bf16' | 'f16' | 'i8';
+export type WebGpuElement = 'f32' | 'bf16' | 'f16' | 'i8' | 'i4';
 
 /** Slots of the state pool begin at multiples of this many floats; a slot's index counts them. */
 export const STATE_UNIT_FLOATS = 64;
@@ -43,7 +43,7 @@ export interface WeightPart {
   readonly firstRow: number;
   readonly rows: number;
   readonly values: WebGpuStorage;
-  /** int8: float32 [rows][groups]. */
+  /** int8, int4: float32 [rows][groups]. */
   readonly scales: WebGpuStorage | undefined;
 }
 
@@ -51,14 +51,14 @@ export interface WeightPart {
  * A parameter on the device. `vector` and `taps` are float32, contiguous, as their shape says ((C, 1, K) taps: K floats a
  * channel), in one part, with zeros behind up to a multiple of 16 floats. `matrix` is row-major with rows of `stride` elements, zero-padded to
  * a multiple of 16, in as many parts as the device's limit asks for (`values` is the only one's, or throws). 16-bit
- * elements lie two in a u32, int8 four, lowest bits first.
+ * elements lie two in a u32, int8 four, int4 eight, lowest bits first.
  */
 export interface WebGpuWeight {
   readonly element: WebGpuElement;
   readonly layout: 'matrix' | 'vector' | 'taps';
   readonly shape: Shape;
   readonly stride: number;
-  /** int8: columns that share a scale, and how many such groups a row has; else 0. */
+  /** int8, int4: columns that share a scale, and how many such groups a row has; else 0. */
   readonly groupSize: number;
   readonly groups: number;
   readonly parts: readonly WeightPart[];
@@ -267,12 +267,17 @@ const WIDENED: Readonly<Record<WebGpuElement, { readonly type: StorageType; read
     body: `let v = bitcast<i32>(NAME[i]);
   return vec4<f32>((vec4<i32>(v) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));`,
   },
+  i4: {
+    type: 'u32',
+    body: `let v = bitcast<i32>(NAME[i / 2u] >> (16u * (i % 2u)));
+  return vec4<f32>((vec4<i32>(v) << vec4<u32>(28u, 24u, 20u, 16u)) >> vec4<u32>(28u));`,
+  },
 };
 
 /**
  * Reading a part of a matrix, whatever it is stored in: WGSL functions of (row of the part, column, a multiple of 4)
- * `NAME_at` gives four columns as float32; `NAME_raw` the same without their int8 scale, which `NAME_scale` gives (1 in
- * the other dtypes). A dispatch that uses them takes over bindings (one, int8 two), constants and source.
+ * `NAME_at` gives four columns as float32; `NAME_raw` the same without their int8 or int4 scale, which `NAME_scale` gives (1 in
+ * the other dtypes). A dispatch that uses them takes over bindings (one, int8 and int4 two), constants and source.
  */
 export function weightRows(
   name: string,

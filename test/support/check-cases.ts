@@ -1,6 +1,6 @@
 /** All conformance cases of one op in one dtype, for every backend and test runner. */
 
-import { type Backend, MODEL_DTYPES, type ModelDType, WEIGHT_DTYPES } from '../../src/backends/backend.ts';
+import { type Backend, CUDA_DTYPES, type ModelDType, WEIGHT_DTYPES } from '../../src/backends/backend.ts';
 import { CONFORMANCE } from '../../src/ops/all-cases.ts';
 import { OPS, type OpName } from '../../src/ops/index.ts';
 import type { OpCase } from '../../src/ops/cases.ts';
@@ -16,7 +16,7 @@ export function hasMatrix(opName: OpName): boolean {
 
 /** Dtypes in which an op's CUDA kernels differ; products of activations make `tf32` one of them. */
 export function cudaDTypesOf(opName: OpName): readonly ModelDType[] {
-  return hasMatrix(opName) ? MODEL_DTYPES : ['f32', 'tf32', 'bf16', 'f16'];
+  return hasMatrix(opName) ? CUDA_DTYPES : ['f32', 'tf32', 'bf16', 'f16'];
 }
 
 /** All cases of an op on a CUDA backend. @throws see `checkCases` */

@@ -8,7 +8,7 @@ import { type ParameterSpec, paddedColumns } from '../../graph/graph.ts';
 import { type CudaElement, type CudaWeight, ELEMENT_BYTES } from '../../ops/cuda-kernel.ts';
 import { fromFloat32, toFloat32 } from '../../tensor/dtype.ts';
 import { type Shape, sizeOf } from '../../tensor/tensor.ts';
-import type { DeviceWeight, WeightSource, WeightStorage } from '../backend.ts';
+import { type DeviceWeight, type WeightSource, type WeightStorage, quantisedAs } from '../backend.ts';
 import { finiteHalves, quantise } from '../quantise.ts';
 import type { CudaDriver } from './driver.ts';
 
@@ -45,7 +45,7 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
     this.#host = host;
     this.spec = spec;
     this.storage = storage;
-    this.element = storage === 'int8' ? 'i8' : storage;
+    this.element = (storage === 'int8' ? 'i8' : storage) as typeof this.element;
     this.#rows = spec.shape[0] ?? 1;
     this.#columns = sizeOf(spec.shape.slice(1));
     const isMatrix = spec.layout === 'matrix';
@@ -76,7 +76,7 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
   /** Converts and stores all rows. @throws ABORTED, and what the source throws */
   async fill(source: WeightSource, signal?: AbortSignal): Promise<void> {
     const piece = Math.max(1, Math.floor(PIECE_BYTES / (4 * this.#columns)));
-    const quantised = this.element === 'i8' && source.quantised ? source.quantised : undefined;
+    const quantised = this.element === 'i8' ? quantisedAs('int8', source) : undefined;
     for (let first = 0; first < this.#rows; first += piece) {
       throwIfAborted(signal);
       const count = Math.min(piece, this.#rows - first);

@@ -13,6 +13,7 @@ import {
   type WeightSource,
   WEIGHT_DTYPES,
   checkDType,
+  quantisedAs,
   storageFor,
 } from '../backend.ts';
 import { BUFFER_USAGE, type DeviceBuffer, WebGpuDevice, megabytes } from './device.ts';
@@ -99,7 +100,7 @@ export class WebGpuBackend implements Backend, WebGpuHost, WeightHost {
     checkDType(dtype, this.capabilities());
     this.checkOpen();
     const storage = storageFor(spec, dtype);
-    const groupSize = storage === 'int8' ? source.quantised?.groupSize : undefined;
+    const groupSize = quantisedAs(storage, source)?.groupSize;
     const weight = await WebGpuStoredWeight.allocate(this, spec, storage, groupSize);
     try {
       await weight.fill(source, signal);

@@ -8,13 +8,28 @@ import { MatMambaError, throwIfAborted } from '../../errors.ts';
 import { type ParameterSpec, paddedColumns } from '../../graph/graph.ts';
 import type { WebGpuElement, WebGpuWeight, WeightPart } from '../../ops/webgpu-kernel.ts';
 import { fromFloat32, toFloat32 } from '../../tensor/dtype.ts';
+import { INT4_GROUP, dequantise, packInt4, quantiseInt4, unpackInt4 } from '../../tensor/int4.ts';
 import { type Shape, sizeOf } from '../../tensor/tensor.ts';
-import type { DeviceWeight, WeightSource, WeightStorage } from '../backend.ts';
+import {
+  type DeviceWeight,
+  type QuantisedRows,
+  type WeightSource,
+  type WeightStorage,
+  quantisedAs,
+  tensorDType,
+} from '../backend.ts';
 import { finiteHalves, quantise } from '../quantise.ts';
 import type { DeviceBuffer, WebGpuDevice } from './device.ts';
 
 const PIECE_BYTES = 16 * 2 ** 20;
-const ELEMENT_BYTES: Readonly<Record<WebGpuElement, number>> = { f32: 4, bf16: 2, f16: 2, i8: 1 };
+const ELEMENT_BYTES: Readonly<Record<WebGpuElement, number>> = { f32: 4, bf16: 2, f16: 2, i8: 1, i4: 0.5 };
+const ELEMENT_OF: Readonly<Record<WeightStorage, WebGpuElement>> = {
+  f32: 'f32',
+  bf16: 'bf16',
+  f16: 'f16',
+  int8: 'i8',
+  int4: 'i4',
+};
 
 /** What weights need of the backend that holds them. */
 export interface WeightHost {
@@ -49,11 +64,13 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
     this.#host = host;
     this.spec = spec;
     this.storage = storage;
-    this.element = storage === 'int8' ? 'i8' : storage;
+    this.element = ELEMENT_OF[storage];
     this.#rows = spec.shape[0] ?? 1;
     this.#columns = sizeOf(spec.shape.slice(1));
     this.stride = spec.layout === 'matrix' ? paddedColumns(this.#columns) : this.#columns;
-    this.groupSize = storage === 'int8' ? Math.min(groupSize ?? this.stride, this.stride) : 0;
+    const isQuantised = storage === 'int8' || storage === 'int4';
+    const usual = storage === 'int4' ? INT4_GROUP : this.stride;
+    this.groupSize = isQuantised ? Math.min(groupSize ?? usual, this.stride) : 0;
     this.groups = this.groupSize ? Math.ceil(this.stride / this.groupSize) : 0;
   }
 
@@ -104,17 +121,16 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
   /** Converts and stores all rows. @throws ABORTED, and what the source throws */
   async fill(source: WeightSource, signal?: AbortSignal): Promise<void> {
     const pieceRows = Math.max(1, Math.floor(PIECE_BYTES / (4 * this.#columns)));
-    const quantised = this.element === 'i8' ? source.quantised : undefined;
+    const quantised = this.groups > 0 ? quantisedAs(this.storage, source) : undefined;
     for (const part of this.#parts) {
       for (let row = 0; row < part.rows; row += pieceRows) {
         throwIfAborted(signal);
         const count = Math.min(pieceRows, part.rows - row);
         const first = part.firstRow + row;
         if (quantised) {
-          const { values, scales } = await quantised.rows(first, count);
+          const rows = await quantised.rows(first, count);
           this.#check();
-          this.#put(part, row, this.#padded(values));
-          this.#putScales(part, row, scales);
+          this.#putQuantised(part, row, rows);
         } else {
           const values = await source.rows(first, count);
           this.#check();
@@ -127,28 +143,32 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
   }
 
   async read(first: number, count: number): Promise<Float32Array> {
-    if (this.element === 'i8') {
+    if (this.groups > 0) {
       const { values, scales } = await this.readInt8(first, count);
-      return Float32Array.from(values, (value, i) => {
-        const row = Math.floor(i / this.#columns);
-        return value * scales[row * this.groups + Math.floor((i % this.#columns) / this.groupSize)]!;
-      });
+      return dequantise(values, scales, this.#columns, this.groupSize, this.groups);
     }
     if (this.element === 'f32') return this.#get(first, count, Float32Array);
     const stored = await this.#get(first, count, Uint16Array);
     const values = new Float32Array(stored.length);
-    toFloat32(this.element, stored, values);
+    toFloat32(tensorDType(this.storage), stored, values);
     return values;
   }
 
-  async readInt8(first: number, count: number): Promise<{ values: Int8Array; scales: Float32Array }> {
-    if (this.element !== 'i8') throw new MatMambaError('INTERNAL', `${this.spec.name} is not stored in int8`);
+  async readInt8(first: number, count: number): Promise<QuantisedRows> {
+    if (this.groups === 0) throw new MatMambaError('INTERNAL', `${this.spec.name} is not stored in int8`);
     const scales = new Float32Array(count * this.groups);
     for (const { part, row, rows, at } of this.#partsOf(first, count)) {
       const bytes = await this.#host.readBuffer(part.scales!, 4 * row * this.groups, 4 * rows * this.groups);
       scales.set(new Float32Array(bytes.buffer), at * this.groups);
     }
-    return { values: await this.#get(first, count, Int8Array), scales };
+    if (this.element === 'i8') return { values: await this.#get(first, count, Int8Array), scales };
+    const values = new Int8Array(count * this.#columns);
+    const rowBytes = this.stride / 2;
+    for (const { part, row, rows, at } of this.#partsOf(first, count)) {
+      const bytes = await this.#host.readBuffer(part.values, row * rowBytes, rows * rowBytes);
+      values.set(unpackInt4(bytes, this.#columns, rowBytes), at * this.#columns);
+    }
+    return { values, scales };
   }
 
   write(source: WeightSource): Promise<void> {
@@ -177,8 +197,14 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
     if (this.element === 'f32') return this.#put(part, row, this.#padded(values));
     if (this.element === 'bf16') return this.#put(part, row, this.#padded(fromFloat32('bf16', values)));
     if (this.element === 'f16') return this.#put(part, row, this.#padded(finiteHalves(this.spec.name, values)));
+    if (this.element === 'i4') return this.#putQuantised(part, row, quantiseInt4(values, this.#columns, this.groupSize));
     const { quantised, scales } = quantise(values, this.#columns, this.groupSize, this.groups);
-    this.#put(part, row, this.#padded(quantised));
+    this.#putQuantised(part, row, { values: quantised, scales });
+  }
+
+  #putQuantised(part: StoredPart, row: number, { values, scales }: QuantisedRows): void {
+    const padded = this.#padded(values);
+    this.#put(part, row, this.element === 'i4' ? packInt4(padded, padded.length) : padded);
     this.#putScales(part, row, scales);
   }
 

@@ -162,10 +162,10 @@ async function modelInfo(model: string, given: Options, checked: CheckedArgument
   io.line();
   const body = kind === 'language';
   const right = 'right' as const;
-  const columns = ['parameters', body ? 'without embeddings' : '', 'f32', 'bf16', 'int8'];
+  const columns = ['parameters', body ? 'without embeddings' : '', 'f32', 'bf16', 'int8', 'int4'];
   const rowOf = ({ dims, parameters, bodyParameters, bytes }: SizeReport): string[] => {
     const counts = [grouped(parameters), body ? grouped(bodyParameters) : ''];
-    return [widthName(dims, dModel), ...counts, ...[bytes.f32, bytes.bf16, bytes.int8].map(formatBytes)];
+    return [widthName(dims, dModel), ...counts, ...[bytes.f32, bytes.bf16, bytes.int8, bytes.int4].map(formatBytes)];
   };
   const shown = (_: unknown, i: number): boolean => body || i !== 2;
   const titles = [{ title: 'width' }, ...columns.map((title) => ({ title, align: right }))].filter(shown);
