@@ -3,6 +3,7 @@
 import { adamwWebGpu } from '../../ops/adamw/webgpu.ts';
 import { addNormWebGpu } from '../../ops/add-norm/webgpu.ts';
 import { addWebGpu } from '../../ops/add/webgpu.ts';
+import { chunkScanBackwardWebGpu } from '../../ops/chunk-scan-backward/webgpu.ts';
 import { chunkScanWebGpu } from '../../ops/chunk-scan/webgpu.ts';
 import { clipFactorWebGpu } from '../../ops/clip-factor/webgpu.ts';
 import { conv1dSiluWebGpu } from '../../ops/conv1d-silu/webgpu.ts';
@@ -37,7 +38,6 @@ import { visionTokensBackwardWebGpu } from '../../ops/vision-tokens-backward/web
 import { visionTokensWebGpu } from '../../ops/vision-tokens/webgpu.ts';
 import type { WebGpuKernel } from '../../ops/webgpu-kernel.ts';
 
-const TO_COME = unsupported('not written yet');
 const ONE_DEVICE = unsupported('WebGPU devices do not work together');
 
 export const webGpuKernels: KernelTable<OpName, WebGpuKernel> = {
@@ -45,7 +45,7 @@ export const webGpuKernels: KernelTable<OpName, WebGpuKernel> = {
   add: addWebGpu,
   add_norm: addNormWebGpu,
   chunk_scan: chunkScanWebGpu,
-  chunk_scan_backward: TO_COME,
+  chunk_scan_backward: chunkScanBackwardWebGpu,
   clip_factor: clipFactorWebGpu,
   conv1d_silu: conv1dSiluWebGpu,
   conv1d_silu_backward: conv1dSiluBackwardWebGpu,

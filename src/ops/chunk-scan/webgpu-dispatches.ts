@@ -90,7 +90,7 @@ export function chunkStatesDispatch(
   const b = node.buffer(backwards ? 'c' : 'b');
   return {
     kind: 'dispatch',
-    source: COLUMNS_SOURCE + STATE_COLUMNS_SOURCE + chunkStatesSource(backwards ? 'before' : 'after', tile),
+    source: COLUMNS_SOURCE + STATE_COLUMNS_SOURCE + chunkStatesSource(backwards ? 'start_weight' : 'end_weight', tile),
     entry: 'scan_chunk_states',
     workgroups: [Math.ceil(shape.columns / tile.columns) * stateTiles, chunks.count, group.count],
     bindings: [arena('vec4<f32>')],

@@ -120,7 +120,11 @@ ${Object.entries({ step: 'x', decay: 'y', before: 'z', after: 'w' })
 }
 `,
   )
-  .join('')}`;
+  .join('')}
+/* What x of a step is worth in the state at the chunk's end, and dy of a step in the gradient of that at its start. */
+fn end_weight(at: u32, heads: vec4<u32>) -> vec4<f32> { return step_part(at, heads) * after_part(at, heads); }
+fn start_weight(at: u32, heads: vec4<u32>) -> vec4<f32> { return before_part(at, heads); }
+`;
 
 /** `state_columns(at, n)`: 4 of a row of b or c from column n on, zeros beyond the N that there are. */
 export const STATE_COLUMNS_SOURCE = `

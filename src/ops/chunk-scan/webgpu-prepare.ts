@@ -10,7 +10,7 @@ const SLAB = 32;
 
 /**
  * Coefficients, (sequences of the group, chunks, CHUNK, heads) vectors: x the step dt, y its decay, z the product of the
- * decays from the chunk's first step to this one, w dt times that of the decays after this one. Steps beyond a sequence's
+ * decays from the chunk's first step to this one, w that of the decays after this one. Steps beyond a sequence's
  * end have dt = 0 and decay 1.
  *
  * Products, (sequences, chunks, CHUNK, CHUNK): `[i][j]` is row[i] . column[j], where i >= j, or i <= j for `c.upper`, and
@@ -61,10 +61,10 @@ fn coefficients(wid: vec3<u32>, lane: u32, b: u32) {
   let after2 = after * decays.w;
   let after1 = after2 * decays.z;
   let after0 = after1 * decays.y;
-  arena[to] = vec4<f32>(steps.x, decays.x, before0, steps.x * after0);
-  arena[to + c.heads] = vec4<f32>(steps.y, decays.y, before1, steps.y * after1);
-  arena[to + 2u * c.heads] = vec4<f32>(steps.z, decays.z, before2, steps.z * after2);
-  arena[to + 3u * c.heads] = vec4<f32>(steps.w, decays.w, before2 * decays.w, steps.w * after);
+  arena[to] = vec4<f32>(steps.x, decays.x, before0, after0);
+  arena[to + c.heads] = vec4<f32>(steps.y, decays.y, before1, after1);
+  arena[to + 2u * c.heads] = vec4<f32>(steps.z, decays.z, before2, after2);
+  arena[to + 3u * c.heads] = vec4<f32>(steps.w, decays.w, before2 * decays.w, after);
 }
 
 fn products(wid: vec3<u32>, lane: u32, b: u32) {

@@ -12,11 +12,11 @@ export function stateTile(stateColumns: number): { columns: number; stateColumns
 }
 
 /**
- * states[n][e] = sum over the chunk's steps t of weight[t] x[t][e] b[t][n], the weight being a part of the coefficients of
- * e's head: `after` for the state at the chunk's end, `before` (with dy and c for x and b) for the gradient of that at its
- * start. An invocation has 4 x 4 of them. Workgroups: tiles of e, tiles of n within these x chunks x sequences.
+ * states[n][e] = sum over the chunk's steps t of weight[t] x[t][e] b[t][n], the weight being that of e's head at
+ * t: `end_weight` for the state at the chunk's end, `start_weight` (with dy and c for x and b) for the gradient of that at
+ * its start. An invocation has 4 x 4 of them. Workgroups: tiles of e, tiles of n within these x chunks x sequences.
  */
-export function chunkStatesSource(weight: 'after' | 'before', tileOf: ReturnType<typeof stateTile>): string {
+export function chunkStatesSource(weight: 'end_weight' | 'start_weight', tileOf: ReturnType<typeof stateTile>): string {
   const { columns, stateColumns } = tileOf;
   const quads = columns / 4;
   const stateQuads = stateColumns / 4;
@@ -43,7 +43,7 @@ fn scan_chunk_states(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invoc
       let column = e0 + 4u * (i % ${quads}u);
       var v = vec4<f32>();
       if (t < c.length && column < c.columns) {
-        let factor = ${weight}_part(coefficients + (t - first) * c.heads, heads_of(column));
+        let factor = ${weight}(coefficients + (t - first) * c.heads, heads_of(column));
         v = factor * arena[(c.x + (sequence_row + t) * c.xStride + column) / 4u];
       }
       x_cells[i] = v;
