@@ -1,10 +1,12 @@
 /** WGSL of the gradient of the scan's x, and of what the gradients of dt and of the decays take from each column. */
 
-import { OUTPUT_COLUMNS, OUTPUT_INVOCATIONS, turnedCells, turnedProductSource } from '../chunk-scan/webgpu-outputs.ts';
+import { OUTPUT_COLUMNS, OUTPUT_INVOCATIONS, TURNED_CELLS, TURNED_PRODUCT } from '../chunk-scan/webgpu-outputs.ts';
 import { CHUNK, each } from '../chunk-scan/webgpu-parts.ts';
 
 const QUADS = OUTPUT_COLUMNS / 4;
 const SLAB = 16;
+const decayAt = (s: string): string => `column_cells[${SLAB * QUADS}u + (${s}) * ${QUADS}u + eq]`;
+const stepsAt = (s: string): string => `step_cells[(${s}) * ${CHUNK / 4}u + tq]`;
 
 /** The arrays of what columns give, each (sequences of the group, chunks, CHUNK, columns) from `c.parts` on. */
 export const COLUMN_PARTS = 3;
@@ -17,10 +19,7 @@ export const COLUMN_PARTS = 3;
  * end with the product of the decays on the way; what lies between its own steps is set apart. With `c.perChannel` also the
  * sums of dy x over the chunk. Workgroups: tiles of columns x chunks x sequences.
  */
-export function inputsSource(slab: number): string {
-  const decayAt = (s: string): string => `column_cells[${SLAB * QUADS}u + (${s}) * ${QUADS}u + eq]`;
-  const stepsAt = (s: string): string => `step_cells[(${s}) * ${CHUNK / 4}u + tq]`;
-  return `${turnedCells(slab)}
+export const INPUTS_SOURCE = `${TURNED_CELLS}
 @compute @workgroup_size(${OUTPUT_INVOCATIONS})
 fn scan_inputs(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let e0 = wid.x * ${OUTPUT_COLUMNS}u;
@@ -39,15 +38,15 @@ fn scan_inputs(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_
   let parts = c.parts + (place * ${CHUNK}u + 4u * tq) * parts_next + column / 4u;
   let states_at = place * (c.stateColumns * c.columns / 4u);
 ${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}${each(
-    4,
-    (k) => `  var x${k} = vec4<f32>();
+  4,
+  (k) => `  var x${k} = vec4<f32>();
   var dy${k} = vec4<f32>();
   if (4u * tq + ${k}u < count && column < c.columns) {
     x${k} = live_columns(arena[(c.x + (first_row + 4u * tq + ${k}u) * c.xStride + column) / 4u], column);
     dy${k} = live_columns(arena[(c.dy + (first_row + 4u * tq + ${k}u) * c.dyStride + column) / 4u], column);
   }
 `,
-  )}
+)}
   // Once for S and c, once for R and b.
   for (var turn = 0u; turn < 2u; turn++) {
 ${each(4, (k) => `    sum${k} = vec4<f32>();\n`)}    let rows = select(c.b, c.c, turn == 0u);
@@ -55,20 +54,17 @@ ${each(4, (k) => `    sum${k} = vec4<f32>();\n`)}    let rows = select(c.b, c.c,
     let rows_at = rows + first_row * row_stride;
     if (select(wid.y + 1u < c.chunks, wid.y > 0u, turn == 0u)) {
       let states_at = select(c.adjoints, c.states, turn == 0u) + states_at;
-${turnedProductSource(slab)}
+${TURNED_PRODUCT}
     }
     if (column < c.columns) {
 ${each(
   4,
-  (k) => `      if (turn == 0u) {
-        arena[parts + ${k}u * parts_next] = dy${k} * start_weight(own + ${k}u * c.heads, heads) * sum${k};
-      } else {
-        arena[c.partsSize + parts + ${k}u * parts_next] = x${k} * end_weight(own + ${k}u * c.heads, heads) * sum${k};
-      }
+  (k) => `      arena[parts + turn * c.partsSize + ${k}u * parts_next] =
+        select(x${k}, dy${k}, turn == 0u) * weight_of(own + ${k}u * c.heads, heads, turn == 0u) * sum${k};
 `,
 )}    }
   }
-  let rest = after_part(own + 3u * c.heads, heads);
+  let rest = coefficients_of(own + 3u * c.heads, heads)[3];
 ${each(4, (k) => `  sum${k} *= rest;\n`)}
   // The decay from each step to the last one of the four, and what the steps before that one add.
 ${each(3, (k) => `  var factor${k} = vec4<f32>(1.0);\n  var early${k} = vec4<f32>();\n`)}  var decayed = vec4<f32>(1.0);
@@ -78,7 +74,7 @@ ${each(3, (k) => `  var factor${k} = vec4<f32>(1.0);\n  var early${k} = vec4<f32
       var v = vec4<f32>();
       if (s < count && column < c.columns) { v = live_columns(arena[(c.dy + (first_row + s) * c.dyStride + column) / 4u], column); }
       column_cells[lane] = v;
-      column_cells[${SLAB * QUADS}u + lane] = decay_part(coefficients + s * c.heads, heads);
+      column_cells[${SLAB * QUADS}u + lane] = coefficients_of(coefficients + s * c.heads, heads)[1];
     }
     for (var i = lane; i < ${(SLAB * CHUNK) / 4}u; i += ${OUTPUT_INVOCATIONS}u) {
       step_cells[i] = arena[c.products + (place * ${CHUNK}u + s0) * ${CHUNK / 4}u + i];
@@ -123,7 +119,7 @@ ${each(
   4,
   (k) => `    arena[2u * c.partsSize + parts + ${k}u * parts_next] = x${k} * sum${k};
     if (4u * tq + ${k}u < count) {
-      let dx = skip * dy${k} + step_part(own + ${k}u * c.heads, heads) * sum${k};
+      let dx = skip * dy${k} + coefficients_of(own + ${k}u * c.heads, heads)[0] * sum${k};
       arena[(c.dx + (first_row + 4u * tq + ${k}u) * c.dxStride + column) / 4u] = live_columns(dx, column);
     }
 `,
@@ -139,4 +135,3 @@ ${each(
   }
 }
 `;
-}

@@ -83,9 +83,7 @@ ${each(4, (k) => `      step_cells[(4u * s + ${k}u) * ${ROW}u + q] = m[${k}];\n`
 ${each(
   4,
   (k) => `        if (4u * q + ${k}u < count) {
-          let at = coefficients + (4u * q + ${k}u) * c.heads;
-          var weight: vec4<f32>;
-          if (of_b) { weight = end_weight(at, heads); } else { weight = start_weight(at, heads); }
+          let weight = weight_of(coefficients + (4u * q + ${k}u) * c.heads, heads, !of_b);
           m[${k}] = live_columns(weight * arena[(rows_at + (4u * q + ${k}u) * rows_stride + column) / 4u], column);
         }
 `,

@@ -9,7 +9,7 @@ import {
   prepareDispatch,
   scanFloats,
 } from '../chunk-scan/webgpu-dispatches.ts';
-import { OUTPUT_COLUMNS, stateSlab } from '../chunk-scan/webgpu-outputs.ts';
+import { OUTPUT_COLUMNS } from '../chunk-scan/webgpu-outputs.ts';
 import {
   ARENA_SOURCE,
   CHUNK,
@@ -34,7 +34,7 @@ import {
 } from '../webgpu-kernel.ts';
 import { addPartials } from '../webgpu-sums.ts';
 import { HEADS_SOURCE, HEAD_SUMS } from './webgpu-heads.ts';
-import { COLUMN_PARTS, inputsSource } from './webgpu-inputs.ts';
+import { COLUMN_PARTS, INPUTS_SOURCE } from './webgpu-inputs.ts';
 import { SHARED_COLUMNS, SHARED_SOURCE } from './webgpu-shared.ts';
 
 /** Workgroups over heads that keep a large GPU busy, and groups of heads at most: each has weights of its own. */
@@ -126,7 +126,7 @@ function groupDispatches(node: WebGpuNode, cut: Cut, group: ScanGroup): WebGpuDi
       : []),
     {
       kind: 'dispatch',
-      source: columnsSource + inputsSource(stateSlab(stateColumns)),
+      source: columnsSource + INPUTS_SOURCE,
       entry: 'scan_inputs',
       workgroups: [Math.ceil(columns / OUTPUT_COLUMNS), chunks, group.count],
       bindings: [arena('vec4<f32>'), reads('d', node.weight('d').values)],

@@ -14,7 +14,7 @@ import {
   sequenceConstants,
 } from './webgpu-parts.ts';
 import { PREPARED_HEADS, PREPARE_SOURCE, PRODUCT_BLOCKS } from './webgpu-prepare.ts';
-import { chunkStatesSource, passStatesSource, stateTile } from './webgpu-states.ts';
+import { CHUNK_STATES_SOURCE, passStatesSource, stateTile } from './webgpu-states.ts';
 
 /** Sequences that are scanned together. */
 export interface ScanGroup {
@@ -90,7 +90,7 @@ export function chunkStatesDispatch(
   const b = node.buffer(backwards ? 'c' : 'b');
   return {
     kind: 'dispatch',
-    source: COLUMNS_SOURCE + STATE_COLUMNS_SOURCE + chunkStatesSource(backwards ? 'start_weight' : 'end_weight', tile),
+    source: COLUMNS_SOURCE + STATE_COLUMNS_SOURCE + CHUNK_STATES_SOURCE,
     entry: 'scan_chunk_states',
     workgroups: [Math.ceil(shape.columns / tile.columns) * stateTiles, chunks.count, group.count],
     bindings: [arena('vec4<f32>')],
@@ -98,6 +98,8 @@ export function chunkStatesDispatch(
       ...chunkConstants(shape, group, places),
       states: statesAt,
       stateTiles,
+      shift: Math.log2(tile.columns / 4),
+      backwards: Number(backwards),
       firstChunk: chunks.first,
       x: x.offset,
       xStride: x.stride,

@@ -11,25 +11,23 @@ const SLAB = 16;
 /** Vectors of a row of 64 steps in workgroup memory, one more than there are: other banks for other rows. */
 const ROW = CHUNK / 4 + 1;
 
-/** State columns in workgroup memory at a time. */
-export const stateSlab = (stateColumns: number): number => (stateColumns % 32 === 0 ? 32 : 16);
+/** State columns in workgroup memory at a time, or half of them. */
+const STATE_SLAB = 32;
 
-/** Workgroup memory of `turnedProductSource`. */
-export function turnedCells(slab: number): string {
-  return `
-var<workgroup> step_cells: array<vec4<f32>, ${Math.max(slab * ROW, SLAB * (CHUNK / 4))}>;
-var<workgroup> column_cells: array<vec4<f32>, ${Math.max(slab * QUADS, 2 * SLAB * QUADS)}>;
+/** Workgroup memory of `TURNED_PRODUCT`. */
+export const TURNED_CELLS = `
+var<workgroup> step_cells: array<vec4<f32>, ${STATE_SLAB * ROW}>;
+var<workgroup> column_cells: array<vec4<f32>, ${STATE_SLAB * QUADS}>;
 `;
-}
 
 /**
  * Statements that make sum0 ... sum3 (steps 4 tq ... 4 tq + 3, columns e0 + 4 eq ...) the product of the chunk's rows of an
  * operand, `rows_at` + t `row_stride` (floats), with the states at `states_at` (vectors): sum over n of row[t][n] state[n][e].
  */
-export function turnedProductSource(slab: number): string {
-  return `
-    for (var n0 = 0u; n0 < c.stateColumns; n0 += ${slab}u) {
-      for (var i = lane; i < ${4 * slab}u; i += ${OUTPUT_INVOCATIONS}u) {
+export const TURNED_PRODUCT = `
+    for (var n0 = 0u; n0 < c.stateColumns; n0 += ${STATE_SLAB}u) {
+      let slab = min(${STATE_SLAB}u, c.stateColumns - n0);
+      for (var i = lane; i < 4u * slab; i += ${OUTPUT_INVOCATIONS}u) {
         // 4 steps x 4 state columns, turned: steps side by side.
         let q = (i >> 1u) & 15u;
         let n = (i & 1u) | ((i >> 5u) << 1u);
@@ -42,24 +40,25 @@ ${each(
 `,
 )}        m = transpose(m);
 ${each(4, (k) => `        step_cells[(4u * n + ${k}u) * ${ROW}u + q] = m[${k}];\n`)}      }
-      for (var i = lane; i < ${slab * QUADS}u; i += ${OUTPUT_INVOCATIONS}u) {
+      for (var i = lane; i < slab * ${QUADS}u; i += ${OUTPUT_INVOCATIONS}u) {
         let column = e0 + 4u * (i % ${QUADS}u);
         var v = vec4<f32>();
         if (column < c.columns) { v = arena[states_at + ((n0 + i / ${QUADS}u) * c.columns + column) / 4u]; }
         column_cells[i] = v;
       }
       workgroupBarrier();
-      for (var n = 0u; n < ${slab}u; n++) {
-        let r = step_cells[n * ${ROW}u + tq];
-        let s = column_cells[n * ${QUADS}u + eq];
-        sum0 += r.x * s;
-        sum1 += r.y * s;
-        sum2 += r.z * s;
-        sum3 += r.w * s;
+      for (var n1 = 0u; n1 < slab; n1 += 16u) {
+        for (var n = n1; n < n1 + 16u; n++) {
+          let r = step_cells[n * ${ROW}u + tq];
+          let s = column_cells[n * ${QUADS}u + eq];
+          sum0 += r.x * s;
+          sum1 += r.y * s;
+          sum2 += r.z * s;
+          sum3 += r.w * s;
+        }
       }
       workgroupBarrier();
     }`;
-}
 
 /**
  * y[t] = d x[t] + before[t] (state c[t]) + sum over s <= t of (b[s] . c[t]) decays(s + 1 .. t) step[s] x[s], by column, 0 for
@@ -67,8 +66,7 @@ ${each(4, (k) => `        step_cells[(4u * n + ${k}u) * ${ROW}u + q] = m[${k}];\
  * decays on the way; what lies between t0 and its later steps is set apart. Workgroups: tiles of columns x chunks x
  * sequences.
  */
-export function outputsSource(carried: boolean, slab: number): string {
-  return `${turnedCells(slab)}
+export const OUTPUTS_SOURCE = `${TURNED_CELLS}
 @compute @workgroup_size(${OUTPUT_INVOCATIONS})
 fn scan_outputs(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let e0 = wid.x * ${OUTPUT_COLUMNS}u;
@@ -81,12 +79,12 @@ fn scan_outputs(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation
   let coefficients = c.coefficients + place * ${CHUNK}u * c.heads;
   let heads = heads_of(column);
 ${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
-  if (${carried ? 'true' : 'wid.y > 0u'}) {
+  if (wid.y > 0u || c.carried > 0u) {
     let rows_at = c.c + (sequence_row + first) * c.cStride;
     let row_stride = c.cStride;
     let states_at = c.states + place * (c.stateColumns * c.columns / 4u);
-${turnedProductSource(slab)}
-    let factor = before_part(coefficients + 4u * tq * c.heads, heads);
+${TURNED_PRODUCT}
+    let factor = coefficients_of(coefficients + 4u * tq * c.heads, heads)[2];
 ${each(4, (k) => `    sum${k} *= factor;\n`)}  }
 
   let count = min(c.length - first, ${CHUNK}u);
@@ -97,13 +95,13 @@ ${each(3, (k) => `  var factor${k + 1} = vec4<f32>(1.0);\n  var late${k + 1} = v
     let s0 = (slabs - 1u) * ${SLAB}u;
     {
       let s = s0 + lane / ${QUADS}u;
-      let at = coefficients + s * c.heads;
+      let m = coefficients_of(coefficients + s * c.heads, heads);
       var x = vec4<f32>();
       if (s < count && column < c.columns) {
-        x = step_part(at, heads) * arena[(c.x + (sequence_row + first + s) * c.xStride + column) / 4u];
+        x = m[0] * arena[(c.x + (sequence_row + first + s) * c.xStride + column) / 4u];
       }
       column_cells[lane] = x;
-      column_cells[${SLAB * QUADS}u + lane] = decay_part(at, heads);
+      column_cells[${SLAB * QUADS}u + lane] = m[1];
     }
     for (var i = lane; i < ${(SLAB * CHUNK) / 4}u; i += ${OUTPUT_INVOCATIONS}u) {
       step_cells[i] = arena[c.products + (place * ${CHUNK}u + s0) * ${CHUNK / 4}u + i];
@@ -158,4 +156,3 @@ ${each(
 `,
 )}}
 `;
-}

@@ -103,8 +103,8 @@ fn decay_of(rate: f32, step: f32) -> f32 { return exp(max(-rate * step, -120.0))
 
 /**
  * Of columns in vectors of 4 with `c.width` columns in all: `heads_of(column)`, `live_columns(v, column)`, and
- * `<part>_part(at, heads)`: a part of the heads' coefficients (see `webgpu-prepare.ts`) for each column, `at` being that of
- * the first head.
+ * `coefficients_of(at, heads)`: the heads' coefficients (see `webgpu-prepare.ts`) for each column, `at` being those of the
+ * first head.
  */
 export const COLUMNS_SOURCE = `
 fn columns_of(column: u32) -> vec4<u32> { return min(vec4<u32>(column, column + 1u, column + 2u, column + 3u), vec4<u32>(c.width - 1u)); }
@@ -112,18 +112,17 @@ fn heads_of(column: u32) -> vec4<u32> { return columns_of(column) / c.headdim; }
 fn live_columns(v: vec4<f32>, column: u32) -> vec4<f32> {
   return select(vec4<f32>(), v, vec4<u32>(column, column + 1u, column + 2u, column + 3u) < vec4<u32>(c.width));
 }
-${Object.entries({ step: 'x', decay: 'y', before: 'z', after: 'w' })
-  .map(
-    ([name, part]) => `fn ${name}_part(at: u32, heads: vec4<u32>) -> vec4<f32> {
-  if (heads.x == heads.w) { return vec4<f32>(arena[at + heads.x].${part}); }
-  return vec4<f32>(${['x', 'y', 'z', 'w'].map((i) => `arena[at + heads.${i}].${part}`).join(', ')});
+/* Column vectors: steps, their decays, decays before, decays after. */
+fn coefficients_of(at: u32, heads: vec4<u32>) -> mat4x4<f32> {
+  let v = arena[at + heads.x];
+  if (heads.x == heads.w) { return mat4x4<f32>(vec4<f32>(v.x), vec4<f32>(v.y), vec4<f32>(v.z), vec4<f32>(v.w)); }
+  return transpose(mat4x4<f32>(v, arena[at + heads.y], arena[at + heads.z], arena[at + heads.w]));
 }
-`,
-  )
-  .join('')}
-/* What x of a step is worth in the state at the chunk's end, and dy of a step in the gradient of that at its start. */
-fn end_weight(at: u32, heads: vec4<u32>) -> vec4<f32> { return step_part(at, heads) * after_part(at, heads); }
-fn start_weight(at: u32, heads: vec4<u32>) -> vec4<f32> { return before_part(at, heads); }
+/* What x of a step is worth in the state at the chunk's end or, \`backwards\`, dy of it in the gradient of that at its start. */
+fn weight_of(at: u32, heads: vec4<u32>, backwards: bool) -> vec4<f32> {
+  let m = coefficients_of(at, heads);
+  return select(m[0] * m[3], m[2], backwards);
+}
 `;
 
 /** `state_columns(at, n)`: 4 of a row of b or c from column n on, zeros beyond the N that there are. */

@@ -4,61 +4,61 @@ import { CHUNK, each } from './webgpu-parts.ts';
 
 const STATES_INVOCATIONS = 128;
 const SLAB = 16;
+/** Columns times state columns of a workgroup. */
+const TILE = 16 * STATES_INVOCATIONS;
 
-/** Columns and state columns of a workgroup: as many of these as there are, up to 64. */
+/** State columns of a workgroup: as many as there are, up to 64; the fewer, the more columns. */
 export function stateTile(stateColumns: number): { columns: number; stateColumns: number } {
   const tile = stateColumns > 32 ? 64 : stateColumns > 16 ? 32 : 16;
-  return { columns: 2048 / tile, stateColumns: tile };
+  return { columns: TILE / tile, stateColumns: tile };
 }
 
 /**
- * states[n][e] = sum over the chunk's steps t of weight[t] x[t][e] b[t][n], the weight being that of e's head at
- * t: `end_weight` for the state at the chunk's end, `start_weight` (with dy and c for x and b) for the gradient of that at
- * its start. An invocation has 4 x 4 of them. Workgroups: tiles of e, tiles of n within these x chunks x sequences.
+ * states[n][e] = sum over the chunk's steps t of weight[t] x[t][e] b[t][n], the weight being that of e's head at t: for the
+ * state at the chunk's end or, with `c.backwards` and dy and c for x and b, for the gradient of that at its start. An
+ * invocation has 4 x 4 of them. A workgroup has 4 << `c.shift` columns. Workgroups: tiles of e, tiles of n within these x
+ * chunks x sequences.
  */
-export function chunkStatesSource(weight: 'end_weight' | 'start_weight', tileOf: ReturnType<typeof stateTile>): string {
-  const { columns, stateColumns } = tileOf;
-  const quads = columns / 4;
-  const stateQuads = stateColumns / 4;
-  return `
-var<workgroup> x_cells: array<vec4<f32>, ${SLAB * quads}>;
-var<workgroup> b_cells: array<vec4<f32>, ${SLAB * stateQuads}>;
+export const CHUNK_STATES_SOURCE = `
+var<workgroup> x_cells: array<vec4<f32>, ${(SLAB * TILE) / 16 / 4}>;
+var<workgroup> b_cells: array<vec4<f32>, ${(SLAB * 64) / 4}>;
 @compute @workgroup_size(${STATES_INVOCATIONS})
 fn scan_chunk_states(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let e0 = (wid.x / c.stateTiles) * ${columns}u;
-  let n0 = (wid.x % c.stateTiles) * ${stateColumns}u;
+  // Vectors of the tile: in columns, in state columns.
+  let quads = 1u << c.shift;
+  let state_shift = ${Math.log2(STATES_INVOCATIONS)}u - c.shift;
+  let state_quads = 1u << state_shift;
+  let e0 = (wid.x / c.stateTiles) * 4u * quads;
+  let n0 = (wid.x % c.stateTiles) * 4u * state_quads;
   let chunk = wid.y + c.firstChunk;
   let first = chunk * ${CHUNK}u;
   let sequence_row = (c.firstSequence + wid.z) * c.length;
   let coefficients = c.coefficients + (wid.z * c.chunks + chunk) * ${CHUNK}u * c.heads;
-  let eq = lane % ${quads}u;
-  let nq = lane / ${quads}u;
-  var sum0 = vec4<f32>();
-  var sum1 = vec4<f32>();
-  var sum2 = vec4<f32>();
-  var sum3 = vec4<f32>();
+  let eq = lane & (quads - 1u);
+  let nq = lane >> c.shift;
+${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
   for (var t0 = 0u; t0 < ${CHUNK}u && first + t0 < c.length; t0 += ${SLAB}u) {
-    for (var i = lane; i < ${SLAB * quads}u; i += ${STATES_INVOCATIONS}u) {
-      let t = first + t0 + i / ${quads}u;
-      let column = e0 + 4u * (i % ${quads}u);
+    for (var i = lane; i < ${SLAB}u * quads; i += ${STATES_INVOCATIONS}u) {
+      let t = first + t0 + (i >> c.shift);
+      let column = e0 + 4u * (i & (quads - 1u));
       var v = vec4<f32>();
       if (t < c.length && column < c.columns) {
-        let factor = ${weight}(coefficients + (t - first) * c.heads, heads_of(column));
-        v = factor * arena[(c.x + (sequence_row + t) * c.xStride + column) / 4u];
+        v = arena[(c.x + (sequence_row + t) * c.xStride + column) / 4u];
+        v *= weight_of(coefficients + (t - first) * c.heads, heads_of(column), c.backwards > 0u);
       }
       x_cells[i] = v;
     }
-    for (var i = lane; i < ${SLAB * stateQuads}u; i += ${STATES_INVOCATIONS}u) {
-      let t = first + t0 + i / ${stateQuads}u;
-      let n = n0 + 4u * (i % ${stateQuads}u);
+    for (var i = lane; i < ${SLAB}u * state_quads; i += ${STATES_INVOCATIONS}u) {
+      let t = first + t0 + (i >> state_shift);
+      let n = n0 + 4u * (i & (state_quads - 1u));
       var v = vec4<f32>();
       if (t < c.length && n < c.stateColumns) { v = state_columns(c.b + (sequence_row + t) * c.bStride, n); }
       b_cells[i] = v;
     }
     workgroupBarrier();
     for (var t = 0u; t < ${SLAB}u; t++) {
-      let x = x_cells[t * ${quads}u + eq];
-      let b = b_cells[t * ${stateQuads}u + nq];
+      let x = x_cells[(t << c.shift) + eq];
+      let b = b_cells[(t << state_shift) + nq];
       sum0 += b.x * x;
       sum1 += b.y * x;
       sum2 += b.z * x;
@@ -77,7 +77,6 @@ fn scan_chunk_states(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invoc
   arena[to + 3u * next] = sum3;
 }
 `;
-}
 
 /** Chunks that are loaded before the first of them is used. */
 const AHEAD = 4;
@@ -129,7 +128,7 @@ ${each(
     a,
   ) => `    let chunk${a} = wid.y * c.chunks + ${backwards ? `c.chunks - 1u - min(first + ${a}u, c.chunks - 1u)` : `min(first + ${a}u, c.chunks - 1u)`};
     let at${a} = c.states + ((chunk${a} * c.stateColumns + n) * c.columns + e) / 4u;
-    let total${a} = before_part(c.coefficients + (chunk${a} * ${CHUNK}u + ${CHUNK - 1}u) * c.heads, heads);
+    let total${a} = coefficients_of(c.coefficients + (chunk${a} * ${CHUNK}u + ${CHUNK - 1}u) * c.heads, heads)[2];
 ${each(4, (k) => `    let add${a}_${k} = arena[at${a} + ${k}u * next];\n`)}`,
 )}
 ${each(

@@ -19,7 +19,7 @@ import {
   prepareDispatch,
   scanFloats,
 } from './webgpu-dispatches.ts';
-import { OUTPUT_COLUMNS, outputsSource, stateSlab } from './webgpu-outputs.ts';
+import { OUTPUT_COLUMNS, OUTPUTS_SOURCE } from './webgpu-outputs.ts';
 import {
   ARENA_SOURCE,
   COLUMNS_SOURCE,
@@ -74,15 +74,10 @@ function outputsDispatch(
   places: ScanPlaces,
   statesAt: number,
 ): WebGpuDispatch {
-  const { columns, chunks, stateColumns } = shape;
+  const { columns, chunks } = shape;
   return {
     kind: 'dispatch',
-    source:
-      ARENA_SOURCE +
-      LENGTHS_SOURCE +
-      COLUMNS_SOURCE +
-      STATE_COLUMNS_SOURCE +
-      outputsSource(node.has('state'), stateSlab(stateColumns)),
+    source: ARENA_SOURCE + LENGTHS_SOURCE + COLUMNS_SOURCE + STATE_COLUMNS_SOURCE + OUTPUTS_SOURCE,
     entry: 'scan_outputs',
     workgroups: [Math.ceil(columns / OUTPUT_COLUMNS), chunks, group.count],
     bindings: [arena('vec4<f32>'), reads('d', node.weight('d').values)],
@@ -91,6 +86,7 @@ function outputsDispatch(
       ...rowConstants(node, 'x', 'c', 'y'),
       ...sequenceConstants(node),
       states: statesAt,
+      carried: Number(node.has('state')),
       skipChannels: Number(node.flag('dHasHdim')),
     },
   };
