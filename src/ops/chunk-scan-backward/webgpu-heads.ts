@@ -22,6 +22,7 @@ export const HEADS_SOURCE = `
 var<workgroup> dy_cells: array<vec4<f32>, ${SLAB * ROW}>;
 var<workgroup> x_cells: array<vec4<f32>, ${SLAB * ROW}>;
 var<workgroup> part_cells: array<vec4<f32>, ${INVOCATIONS}>;
+var<workgroup> step_sums: array<vec4<f32>, ${CHUNK}>;
 var<workgroup> both_cells: array<f32, ${INVOCATIONS}>;
 var<workgroup> quad_decays: array<f32, ${PIECES}>;
 // What passes through the steps of a quad, by where it begins and ends: within it, before, beyond, both.
@@ -149,7 +150,7 @@ ${each(4, (a) => `        v${a} *= decays${a} * steps;\n        w${a} += v${a};\
       workgroupBarrier();
 
       if (lane < ${CHUNK}u) {
-        part_cells[lane] = (part_cells[4u * lane] + part_cells[4u * lane + 1u]) + (part_cells[4u * lane + 2u] + part_cells[4u * lane + 3u]);
+        step_sums[lane] = (part_cells[4u * lane] + part_cells[4u * lane + 1u]) + (part_cells[4u * lane + 2u] + part_cells[4u * lane + 3u]);
       } else if (lane < ${CHUNK + PIECES}u) {
         let q = lane - ${CHUNK}u;
         var sum = vec4<f32>();
@@ -179,7 +180,7 @@ ${each(4, (a) => `        v${a} *= decays${a} * steps;\n        w${a} += v${a};\
         let q = lane / 4u;
         var passing = over_cells[q] + from_cells[q][lane % 4u] + to_cells[q][lane % 4u] + inner_cells[q][lane % 4u];
         for (var t = 0u; t < ${CHUNK}u; t++) {
-          let sums = part_cells[t];
+          let sums = step_sums[t];
           passing += select(sums.y, sums.x, t >= lane);
         }
         var sum = 0.0;
@@ -191,7 +192,7 @@ ${each(4, (a) => `        v${a} *= decays${a} * steps;\n        w${a} += v${a};\
         let e = exp(-abs(raw));
         var slope = select(e, 1.0, raw >= 0.0) / (1.0 + e);
         if (step < c.dtMin || step > c.dtMax) { slope = 0.0; }
-        let sums = part_cells[lane];
+        let sums = step_sums[lane];
         let change = rate * passing;
         ddt[k] = (sums.z - change) * slope;
         rates[k] = -change * arena[coefficients + lane * c.heads].x;

@@ -33,7 +33,7 @@ fn scan_inputs(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_
   let coefficients = c.coefficients + place * ${CHUNK}u * c.heads;
   let own = coefficients + 4u * tq * c.heads;
   let heads = heads_of(column);
-  // Parts of a step lie \`parts_next\` apart, kinds of them \`c.partsSize\`.
+  // In vectors: from step to step of a part; from part to part it is c.partsSize.
   let parts_next = c.columns / 4u;
   let parts = c.parts + (place * ${CHUNK}u + 4u * tq) * parts_next + column / 4u;
   let states_at = place * (c.stateColumns * c.columns / 4u);

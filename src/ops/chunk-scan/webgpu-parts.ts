@@ -118,7 +118,7 @@ fn coefficients_of(at: u32, heads: vec4<u32>) -> mat4x4<f32> {
   if (heads.x == heads.w) { return mat4x4<f32>(vec4<f32>(v.x), vec4<f32>(v.y), vec4<f32>(v.z), vec4<f32>(v.w)); }
   return transpose(mat4x4<f32>(v, arena[at + heads.y], arena[at + heads.z], arena[at + heads.w]));
 }
-/* What x of a step is worth in the state at the chunk's end or, \`backwards\`, dy of it in the gradient of that at its start. */
+/* What x of a step is worth in the state at the chunk's end or, backwards, dy of it in the gradient of that at its start. */
 fn weight_of(at: u32, heads: vec4<u32>, backwards: bool) -> vec4<f32> {
   let m = coefficients_of(at, heads);
   return select(m[0] * m[3], m[2], backwards);
