@@ -269,7 +269,7 @@ const WIDENED: Readonly<Record<WebGpuElement, { readonly type: StorageType; read
   },
   i4: {
     type: 'u32',
-    body: `let v = bitcast<i32>(NAME[i / 2u] >> (16u * (i % 2u)));
+    body: `let v = bitcast<i32>(NAME[i >> 1u] >> ((i & 1u) << 4u));
   return vec4<f32>((vec4<i32>(v) << vec4<u32>(28u, 24u, 20u, 16u)) >> vec4<u32>(28u));`,
   },
 };
@@ -290,16 +290,19 @@ export function weightRows(
   let at = `return ${name}_raw(row, column);`;
   if (scales) {
     bindings.push(reads(`${name}_scales`, scales));
-    scale = groups === 1 ? `return ${name}_scales[row];` : `return ${name}_scales[row * ${groups}u + column / ${groupSize}u];`;
+    // Software adapters divide slowly.
+    const shift = Math.log2(groupSize);
+    const group = Number.isInteger(shift) ? `(column >> ${shift}u)` : `column / ${groupSize}u`;
+    scale = groups === 1 ? `return ${name}_scales[row];` : `return ${name}_scales[row * c.${name}Groups + ${group}];`;
     at = `return ${name}_raw(row, column) * ${name}_scale(row, column);`;
   }
   const source = `
 fn ${name}_raw(row: u32, column: u32) -> vec4<f32> {
-  let i = (row * c.${name}Stride + column) / 4u;
+  let i = (row * c.${name}Stride + column) >> 2u;
   ${body.replaceAll('NAME', name)}
 }
 fn ${name}_scale(row: u32, column: u32) -> f32 { ${scale} }
 fn ${name}_at(row: u32, column: u32) -> vec4<f32> { ${at} }
 `;
-  return { bindings, constants: { [`${name}Stride`]: stride }, source };
+  return { bindings, constants: { [`${name}Stride`]: stride, [`${name}Groups`]: groups }, source };
 }
