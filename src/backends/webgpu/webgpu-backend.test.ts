@@ -7,6 +7,7 @@ import { embedding } from '../../ops/embedding/op.ts';
 import { linear } from '../../ops/linear/op.ts';
 import { norm } from '../../ops/norm/op.ts';
 import type { WebGpuDispatch } from '../../ops/webgpu-kernel.ts';
+import { INT4_GROUP, dequantise, quantiseInt4 } from '../../tensor/int4.ts';
 import type { DeviceWeight, ModelDType, OpProfile, ProgramInputs } from '../backend.ts';
 import type { WebGpuBackend } from './webgpu-backend.ts';
 
@@ -94,6 +95,21 @@ describe.skipIf(!whole || !small)(whole ? 'the WebGPU backend' : `the WebGPU bac
     await other.write({ rows: (_, count) => new Float32Array(count * WIDTH).fill(3) });
     expect([...new Set(await other.read(0, VOCABULARY))]).toEqual([3]);
     other.release();
+  });
+
+  test('int4 rows in parts come back as they were quantised, and as whole numbers with their scales', async () => {
+    const rows = 2000;
+    const spec: ParameterSpec = { name: 'packed', shape: [rows, WIDTH], layout: 'matrix' };
+    const floats = Float32Array.from({ length: rows * WIDTH }, (_, i) => Math.cos(i * i));
+    const { values, scales } = quantiseInt4(floats, WIDTH);
+    const weight = await upload(small!, spec, 'int4', floats);
+    expect((weight as unknown as { parts: unknown[] }).parts).toHaveLength(4);
+    expect(await weight.readInt8(500, 900)).toEqual({
+      values: values.subarray(500 * WIDTH, 1400 * WIDTH),
+      scales: scales.subarray(1000, 2800),
+    });
+    expect(await weight.read(0, rows)).toEqual(dequantise(values, scales, WIDTH, INT4_GROUP, 2));
+    weight.release();
   });
 
   test('states keep what they hold while the pool grows; new ones are zero', async () => {
