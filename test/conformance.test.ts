@@ -1,7 +1,7 @@
 /** Every case of every op against its float64 reference, with each way to store weights. */
 
 import { afterAll, describe, test } from 'vitest';
-import { WEIGHT_DTYPES, type WeightStorage } from '../src/backends/backend.ts';
+import { COMMON_DTYPES, type WeightStorage } from '../src/backends/backend.ts';
 import { CpuBackend } from '../src/backends/cpu/cpu-backend.ts';
 import { OP_NAMES, checkCases, hasMatrix } from './support/check-cases.ts';
 
@@ -23,12 +23,13 @@ for (const backend of backends) {
   } = backend.capabilities();
   describe(`cpu, ${summary}, ${SIMD}, BLAS ${BLAS}`, () => {
     for (const opName of OP_NAMES) {
-      const storages: readonly WeightStorage[] = hasMatrix(opName) ? WEIGHT_DTYPES : ['f32'];
+      const storages: readonly WeightStorage[] = hasMatrix(opName) ? COMMON_DTYPES : ['f32'];
       for (const storage of storages) {
         test.skipIf(opName in unsupported)(`${opName} ${storage}`, () =>
           checkCases(backend, opName, storage, ({ tolerance }) =>
             storage === 'int8' ? Math.max(INT8_TOLERANCE, tolerance) : tolerance,
-          ));
+          ),
+        );
       }
     }
   });

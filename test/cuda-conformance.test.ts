@@ -7,6 +7,9 @@ import { afterAll, test } from 'vitest';
 import { OP_NAMES, checkCudaCases, cudaDTypesOf, hasMatrix } from './support/check-cases.ts';
 import { describeEmulated, emulatedBackend } from './support/emulated.ts';
 
+/** The first run compiles every kernel. */
+const LIMIT_MS = 300_000;
+
 const backend = await emulatedBackend();
 afterAll(() => backend?.dispose());
 
@@ -15,7 +18,7 @@ describeEmulated('cuda, emulated', () => {
     for (const dtype of cudaDTypesOf(opName)) {
       // Emulated products are float32 in both.
       if (dtype === 'tf32' && !hasMatrix(opName)) continue;
-      test(`${opName} ${dtype}`, () => checkCudaCases(backend, opName, dtype));
+      test(`${opName} ${dtype}`, () => checkCudaCases(backend, opName, dtype), LIMIT_MS);
     }
   }
 });

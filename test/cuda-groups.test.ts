@@ -61,7 +61,7 @@ testEmulated.each([1, Infinity])('norm and AdamW of several parameters, a gradie
     // A factor of 0 changes nothing.
     const expected = expectedFactor === 0 ? host : adamwReference({ ...host, ...scalars }, { decay: i % 2 === 0 });
     for (const name of NAMES) {
-      const values = weights.get(`${name} ${i}`)!.read(0, SHAPES[i]![0]!);
+      const values = await weights.get(`${name} ${i}`)!.read(0, SHAPES[i]![0]!);
       if (expectedFactor === 0) expect([...values], `${name} ${i}`).toEqual([...expected[name]!.data]);
       else expect(relativeError(values, expected[name]!.data), `${name} ${i}`).toBeLessThan(1e-6);
     }

@@ -74,12 +74,15 @@ async function run(communicator: Communicator | undefined, { shard = false, micr
     0,
   );
   const names = [...model.parameters.declared.values()];
-  const read = (name: string, rows: number): Float32Array => model.runtime.weight(name).read(0, rows);
-  const weights = Object.fromEntries(names.map(({ name, shape }) => [name, read(name, shape[0]!)]));
-  const moments = Object.fromEntries(
-    names.filter(({ name }) => engine.owns(name)).map(({ name, shape }) => [name, engine.moment(name, 'v').read(0, shape[0]!)]),
+  const read = async (name: string, rows: number): Promise<Float32Array> => model.runtime.weight(name).read(0, rows);
+  const weights = Object.fromEntries(
+    await Promise.all(names.map(async ({ name, shape }) => [name, await read(name, shape[0]!)] as const)),
   );
-  const gradients = names.map((spec) => read(gradientSpec(spec).name, spec.shape[0]!));
+  const owned = names.filter(({ name }) => engine.owns(name));
+  const moments = Object.fromEntries(
+    await Promise.all(owned.map(async ({ name, shape }) => [name, await engine.moment(name, 'v').read(0, shape[0]!)] as const)),
+  );
+  const gradients = await Promise.all(names.map((spec) => read(gradientSpec(spec).name, spec.shape[0]!)));
   expect(gradients.every((values) => values.every((value) => value === 0))).toBe(true);
   engine.dispose();
   return { records, weights, moments };

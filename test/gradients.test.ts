@@ -75,7 +75,7 @@ async function kernelGradients(op: Op, testCase: OpCase): Promise<Gradients> {
     const gradients: Record<string, ArrayLike<number>> = await program.run(inputs);
     for (const [name, { shape }] of Object.entries(host)) {
       const weight = weights.get(`${name}#gradient`);
-      if (weight) gradients[name] = weight.read(0, shape[0]!);
+      if (weight) gradients[name] = await weight.read(0, shape[0]!);
     }
     return { host, seeds, gradients };
   } finally {

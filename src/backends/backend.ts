@@ -8,11 +8,13 @@ import { MatMambaError } from '../errors.ts';
 import type { Graph, ParameterSpec } from '../graph/graph.ts';
 import type { DType, TypedArray } from '../tensor/dtype.ts';
 
-export const DEVICE_NAMES = ['cpu', 'cuda'] as const;
+export const DEVICE_NAMES = ['cpu', 'cuda', 'webgpu'] as const;
 export type DeviceName = (typeof DEVICE_NAMES)[number];
 
-/** How matrices are stored on the device; everything else stays float32. */
-export const WEIGHT_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
+/** Storages of matrices that every device has. */
+export const COMMON_DTYPES = ['f32', 'bf16', 'f16', 'int8'] as const;
+/** How matrices are stored on the device; everything else stays float32. `int4` is for WebGPU. */
+export const WEIGHT_DTYPES = [...COMMON_DTYPES, 'int4'] as const;
 export type WeightStorage = (typeof WEIGHT_DTYPES)[number];
 
 /**
@@ -22,6 +24,8 @@ export type WeightStorage = (typeof WEIGHT_DTYPES)[number];
  */
 export const MODEL_DTYPES = [...WEIGHT_DTYPES, 'tf32', 'bf16-mixed'] as const;
 export type ModelDType = (typeof MODEL_DTYPES)[number];
+/** Those of CUDA. */
+export const CUDA_DTYPES: readonly ModelDType[] = [...COMMON_DTYPES, 'tf32', 'bf16-mixed'];
 
 /** What a device can do here and why it was set up so; all values are printable. */
 export interface Capabilities {
@@ -43,15 +47,21 @@ export interface Capabilities {
   readonly unsupported: Readonly<Record<string, string>>;
 }
 
+/** Rows as whole numbers (of int4: from -8 to 7) and the scales of each row's groups. */
+export interface QuantisedRows {
+  readonly values: Int8Array;
+  readonly scales: Float32Array;
+}
+
 /** A weight on the device. */
 export interface DeviceWeight {
   readonly spec: ParameterSpec;
   readonly storage: WeightStorage;
   readonly bytes: number;
-  /** Rows as float32 (int8 dequantised). */
-  read(first: number, count: number): Float32Array;
-  /** Rows as they are stored in int8, with `scales.length / count` scales a row. */
-  readInt8(first: number, count: number): { values: Int8Array; scales: Float32Array };
+  /** Rows as float32 (int8 and int4 dequantised); a promise on devices that only answer later. */
+  read(first: number, count: number): Float32Array | Promise<Float32Array>;
+  /** Rows as they are stored in int8 or int4, with `scales.length / count` scales a row. */
+  readInt8(first: number, count: number): QuantisedRows | Promise<QuantisedRows>;
   /** Overwrites all of it once all earlier runs are done; later runs see the new values. */
   write(source: WeightSource): Promise<void>;
   /** Its float32 memory as it is stored, padding included, where the host can reach it; else undefined. */
@@ -74,11 +84,19 @@ export interface StateSlot {
 export interface WeightSource {
   /** Rows `first .. first + count` (axis 0) as float32, row-major. */
   rows(first: number, count: number): Promise<Float32Array> | Float32Array;
-  /** Rows as they were quantised on disk: int8 values and the scales of each row's groups, when the file has them. */
-  readonly quantised?: {
-    readonly groupSize: number;
-    rows(first: number, count: number): Promise<{ values: Int8Array; scales: Float32Array }>;
-  };
+  /** Rows as they were quantised on disk, when the file has them so. */
+  readonly quantised?: QuantisedSource;
+}
+
+export interface QuantisedSource {
+  readonly storage: 'int8' | 'int4';
+  readonly groupSize: number;
+  rows(first: number, count: number): Promise<QuantisedRows>;
+}
+
+/** The rows as they were quantised on disk, where that is how they are stored. */
+export function quantisedAs(storage: WeightStorage, { quantised }: WeightSource): QuantisedSource | undefined {
+  return quantised?.storage === storage ? quantised : undefined;
 }
 
 /** Working memory that all programs of a model share; it grows to the largest of them. */
@@ -166,5 +184,5 @@ export function storageFor(spec: ParameterSpec, dtype: ModelDType): WeightStorag
 
 /** The tensor dtype that a stored weight is given back as by `stateDict()`. */
 export function tensorDType(storage: WeightStorage): DType {
-  return storage === 'int8' ? 'f32' : storage;
+  return storage === 'int8' || storage === 'int4' ? 'f32' : storage;
 }

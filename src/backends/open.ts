@@ -28,15 +28,17 @@ export async function acquireBackend(options: DeviceOptions): Promise<{ backend:
       hint: near ? `did you mean '${near}'?` : `devices: ${DEVICE_NAMES.join(', ')}`,
     });
   }
-  const key = device === 'cpu' ? `cpu/${threads ?? 'all'}/${blas}` : `${device}/${index}`;
+  const keys = { cpu: `cpu/${threads ?? 'all'}/${blas}`, cuda: `cuda/${index}`, webgpu: 'webgpu' };
+  const key = keys[device];
   let shared = open.get(key);
   if (!shared) {
     const onLost = (): void => forget(key, made);
-    const made: SharedBackend = {
-      backend:
-        device === 'cpu' ? openCpu({ ...(threads === undefined ? {} : { threads }), blas }, onLost) : openCuda({ index }, onLost),
-      users: 0,
+    const openers = {
+      cpu: () => openCpu({ ...(threads === undefined ? {} : { threads }), blas }, onLost),
+      cuda: () => openCuda({ index }, onLost),
+      webgpu: () => openWebGpu(onLost),
     };
+    const made: SharedBackend = { backend: openers[device](), users: 0 };
     open.set(key, made);
     shared = made;
   }
@@ -72,4 +74,9 @@ async function openCpu(options: CpuOptions, onLost: () => void): Promise<Backend
 async function openCuda(options: CudaOptions, onLost: () => void): Promise<Backend> {
   const cuda = await import('./cuda/cuda-backend.ts');
   return cuda.openCuda(options, { onLost });
+}
+
+async function openWebGpu(onLost: () => void): Promise<Backend> {
+  const webgpu = await import('./webgpu/webgpu-backend.ts');
+  return webgpu.openWebGpu({}, { onLost });
 }

@@ -11,6 +11,7 @@ import { MatMambaLMHeadModel, tensor } from 'matmamba';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TOKEN_FILE_MAGIC } from '../data/token-file.ts';
+import { dequantise, quantiseInt4 } from '../tensor/int4.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const main = join(root, 'dist/cli/main.js');
@@ -418,9 +419,39 @@ describe('init and convert', () => {
     await using direct = await MatMambaLMHeadModel.fromPretrained(tiny, { dtype: 'int8', threads: 1, blas: 'off' });
     const expected = direct.stateDict();
     for (const [name, value] of Object.entries(small.stateDict())) expect(value.array, name).toEqual(expected[name]!.array);
-    const wrong = await matmamba(['convert', tiny, join(folder, 'never'), '--format', 'pytorch', '--dtype', 'int8']);
-    expect(wrong.code).toBe(2);
+    for (const dtype of ['int8', 'int4']) {
+      const wrong = await matmamba(['convert', tiny, join(folder, 'never'), '--format', 'pytorch', '--dtype', dtype]);
+      expect(wrong.code).toBe(2);
+    }
     expect(existsSync(join(folder, 'never'))).toBe(false);
+  });
+
+  test('convert to int4 packs what it rounds; from there nothing is lost', async () => {
+    const [packed, again, wide] = ['int4', 'int4-again', 'from-int4'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const [report] = await json('convert', tiny, packed, '--dtype', 'int4');
+    expect(report).toMatchObject({ dtype: 'int4' });
+    expect(await json('convert', packed, again)).toMatchObject([{ dtype: 'int4' }]);
+    expect(readFileSync(join(again, 'model.safetensors')).equals(readFileSync(join(packed, 'model.safetensors')))).toBe(true);
+    await json('convert', packed, wide, '--dtype', 'f32');
+    const load = (model: string) => MatMambaLMHeadModel.fromPretrained(model, { threads: 1, blas: 'off' });
+    await using source = await load(tiny);
+    await using direct = await load(packed);
+    await using through = await load(wide);
+    for (const [name, value] of Object.entries(source.stateDict())) {
+      const got = direct.stateDict()[name]!.toFloat32();
+      expect(through.stateDict()[name]!.toFloat32(), name).toEqual(got);
+      if (!/(_proj|embedding|lm_head|fc1|fc2)\.weight$/.test(name)) expect(got, name).toEqual(value.toFloat32());
+      else {
+        const floats = value.toFloat32();
+        const columns = value.shape[1]!;
+        const { values, scales } = quantiseInt4(floats, columns);
+        expect(got, name).toEqual(dequantise(values, scales, columns, 32, columns / 32));
+      }
+    }
   });
 
   test('convert takes a vision model', async () => {

@@ -5,7 +5,7 @@
 
 import { readdir } from 'node:fs/promises';
 import { packInt8Rows, packRows, readInt8Rows, storageOf } from '../backends/cpu/weights.ts';
-import { type WeightSource, type WeightStorage, storageFor, tensorDType } from '../backends/backend.ts';
+import { type WeightSource, type WeightStorage, quantisedAs, storageFor, tensorDType } from '../backends/backend.ts';
 import {
   type CheckpointFormat,
   PIECE_BYTES,
@@ -17,8 +17,9 @@ import {
 import { MatMambaError } from '../errors.ts';
 import type { ModelDescription } from '../models/description.ts';
 import type { ParameterDeclaration } from '../models/parameters.ts';
-import { SCALE_SUFFIX } from '../models/weight-sources.ts';
+import { QUANTISATION, SCALE_SUFFIX } from '../models/weight-sources.ts';
 import { fromFloat32 } from '../tensor/dtype.ts';
+import { INT4_GROUP, int4RowBytes, packInt4, quantiseInt4 } from '../tensor/int4.ts';
 import { sizeOf } from '../tensor/tensor.ts';
 import { UsageError } from './arguments.ts';
 import type { Progress } from './progress.ts';
@@ -36,12 +37,12 @@ export interface WriteModelOptions {
   readonly progress: Progress;
 }
 
-/** @throws UsageError for int8 in the pytorch format, which has no place for scales */
+/** @throws UsageError for int8 and int4 in the pytorch format, which has no place for scales */
 export function checkFormat(format: CheckpointFormat, dtype: WeightStorage): void {
-  if (format === 'pytorch' && dtype === 'int8') {
+  if (format === 'pytorch' && (dtype === 'int8' || dtype === 'int4')) {
     throw new UsageError(
-      '--dtype int8 does not go with --format pytorch',
-      'that format is for the original implementation, which reads no int8: use bf16',
+      `--dtype ${dtype} does not go with --format pytorch`,
+      `that format is for the original implementation, which reads no ${dtype}: use bf16`,
     );
   }
 }
@@ -68,13 +69,14 @@ export async function writeModel({ parameters, json }: ModelDescription, options
   const onRows = (elements: number): void => progress.update((done += elements), total);
   const tensors = declared.flatMap((parameter) => {
     const stored = storageFor(parameter, dtype);
-    return stored === 'int8' ? int8Tensors(parameter, sourceOf, onRows) : [floatTensor(parameter, stored, sourceOf, onRows)];
+    if (stored === 'int8' || stored === 'int4') return quantisedTensors(parameter, stored, sourceOf, onRows);
+    return [floatTensor(parameter, stored, sourceOf, onRows)];
   });
   for (const [alias, name] of parameters.aliases) {
     const { dtype: tied, shape } = tensors.find((tensor) => tensor.name === name)!;
     tensors.push({ name: alias, dtype: tied, shape, aliasOf: name, chunks: () => [] });
   }
-  const metadata = { format: 'pt', ...(dtype === 'int8' ? { quantisation: 'int8 symmetric, one scale per row' } : {}) };
+  const metadata = { format: 'pt', ...(dtype === 'int8' || dtype === 'int4' ? { quantisation: QUANTISATION[dtype] } : {}) };
   await saveTensors(folder, format, tensors, { metadata, signal });
   await writeFileAtomic(`${folder}/config.json`, `${formatPythonJson(json, 4)}\n`);
 }
@@ -88,7 +90,7 @@ function* pieces({ shape }: ParameterDeclaration): Generator<{ first: number; co
 
 function floatTensor(
   parameter: ParameterDeclaration,
-  stored: Exclude<WeightStorage, 'int8'>,
+  stored: Exclude<WeightStorage, Quantised>,
   sourceOf: WriteModelOptions['sourceOf'],
   onRows: (elements: number) => void,
 ): TensorToSave {
@@ -110,18 +112,35 @@ function floatTensor(
   };
 }
 
-/** A matrix as int8 and its scales; quantised when the first of the two is written, let go after the second. */
-function int8Tensors(
+type Quantised = 'int8' | 'int4';
+
+/** A quantised matrix as its file has it. */
+interface QuantisedMatrix {
+  readonly values: Int8Array | Uint8Array;
+  readonly scales: Float32Array;
+}
+
+/** A matrix as whole numbers and its scales; quantised when the first of the two is written, let go after the second. */
+function quantisedTensors(
   parameter: ParameterDeclaration,
+  stored: Quantised,
   sourceOf: WriteModelOptions['sourceOf'],
   onRows: (elements: number) => void,
 ): TensorToSave[] {
   const { name, shape } = parameter;
   const rows = shape[0]!;
-  let quantised: Promise<{ values: Int8Array; scales: Float32Array }> | undefined;
+  const columns = sizeOf(shape.slice(1));
+  const groupSize = quantisedAs('int4', sourceOf(parameter))?.groupSize ?? INT4_GROUP;
+  let quantised: Promise<QuantisedMatrix> | undefined;
+  const quantise = (): Promise<QuantisedMatrix> => {
+    const source = sourceOf(parameter);
+    return stored === 'int8'
+      ? quantiseInt8Rows(parameter, source, onRows)
+      : quantiseInt4Rows(parameter, source, groupSize, onRows);
+  };
   const once = async (part: 'values' | 'scales'): Promise<Uint8Array> => {
     const held = quantised;
-    quantised = held ? undefined : quantise(parameter, sourceOf(parameter), onRows);
+    quantised = held ? undefined : quantise();
     const { buffer, byteOffset, byteLength } = (await (held ?? quantised!))[part];
     return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
   };
@@ -129,21 +148,26 @@ function int8Tensors(
     async function* (): AsyncGenerator<Uint8Array> {
       yield await once(part);
     };
+  const [values, groups]: [Pick<TensorToSave, 'dtype' | 'shape'>, number] =
+    stored === 'int8'
+      ? [{ dtype: 'i8', shape }, 1]
+      : [{ dtype: 'u8', shape: [rows, int4RowBytes(columns)] }, Math.ceil(columns / groupSize)];
   return [
-    { name, dtype: 'i8', shape, chunks: chunks('values') },
-    { name: name + SCALE_SUFFIX, dtype: 'f32', shape: [rows, 1], chunks: chunks('scales') },
+    { name, ...values, chunks: chunks('values') },
+    { name: name + SCALE_SUFFIX, dtype: 'f32', shape: [rows, groups], chunks: chunks('scales') },
   ];
 }
 
-async function quantise(
+async function quantiseInt8Rows(
   parameter: ParameterDeclaration,
   source: WeightSource,
   onRows: (elements: number) => void,
-): Promise<{ values: Int8Array; scales: Float32Array }> {
+): Promise<QuantisedMatrix> {
   const placed = storageOf(parameter, 'i8');
   const memory = { values: new Uint8Array(placed.bytes), scales: new Float32Array(placed.scaleBytes / 4) };
   // Other groupings than one scale a row are quantised anew.
-  const ready = source.quantised?.groupSize === Infinity ? source.quantised : undefined;
+  const held = quantisedAs('int8', source);
+  const ready = held?.groupSize === Infinity ? held : undefined;
   for (const { first, count } of pieces(parameter)) {
     if (ready) {
       const { values, scales } = await ready.rows(first, count);
@@ -152,4 +176,27 @@ async function quantise(
     onRows(count * placed.columns);
   }
   return readInt8Rows(placed, memory, 0, placed.rows);
+}
+
+async function quantiseInt4Rows(
+  parameter: ParameterDeclaration,
+  source: WeightSource,
+  groupSize: number,
+  onRows: (elements: number) => void,
+): Promise<QuantisedMatrix> {
+  const rows = parameter.shape[0]!;
+  const columns = sizeOf(parameter.shape.slice(1));
+  const groups = Math.ceil(columns / groupSize);
+  const rowBytes = int4RowBytes(columns);
+  const matrix = { values: new Uint8Array(rows * rowBytes), scales: new Float32Array(rows * groups) };
+  const ready = quantisedAs('int4', source);
+  for (const { first, count } of pieces(parameter)) {
+    const { values, scales } = ready
+      ? await ready.rows(first, count)
+      : quantiseInt4(await source.rows(first, count), columns, groupSize);
+    matrix.values.set(packInt4(values, columns), first * rowBytes);
+    matrix.scales.set(scales, first * groups);
+    onRows(count * columns);
+  }
+  return matrix;
 }

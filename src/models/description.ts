@@ -7,6 +7,7 @@ import { type WeightStorage, storageFor } from '../backends/backend.ts';
 import type { JsonObject } from '../checkpoint/index.ts';
 import { dimsOfLevel, checkDims } from '../elastic/granularity.ts';
 import { MatMambaError } from '../errors.ts';
+import { INT4_GROUP, int4RowBytes } from '../tensor/int4.ts';
 import { sizeOf } from '../tensor/tensor.ts';
 import { BLOCK_CONFIG_DEFAULTS, declareBlock } from './block.ts';
 import {
@@ -118,7 +119,7 @@ export function hasLevel(level: number, dModel: number): boolean {
 
 /**
  * Parameters and bytes that run at a granularity: one width, or one per layer. A layer of fewer dims is what a mixer
- * with fewer heads would have. int8 counts a float32 scale a row.
+ * with fewer heads would have. int8 counts a float32 scale a row, int4 one for every 32 columns.
  * @throws WIDTH
  */
 export function sizeAt(
@@ -153,6 +154,7 @@ export function sizeAt(
       bf16: sum((p) => bytesIn(p, 'bf16')),
       f16: sum((p) => bytesIn(p, 'f16')),
       int8: sum((p) => bytesIn(p, 'int8')),
+      int4: sum((p) => bytesIn(p, 'int4')),
     },
   };
 }
@@ -160,5 +162,7 @@ export function sizeAt(
 function bytesIn(parameter: ParameterDeclaration, dtype: WeightStorage): number {
   const size = sizeOf(parameter.shape);
   const stored = storageFor(parameter, dtype);
-  return stored === 'int8' ? size + 4 * parameter.shape[0]! : size * (stored === 'f32' ? 4 : 2);
+  const [rows, columns] = [parameter.shape[0]!, size / parameter.shape[0]!];
+  if (stored === 'int4') return rows * (int4RowBytes(columns) + 4 * Math.ceil(columns / INT4_GROUP));
+  return stored === 'int8' ? size + 4 * rows : size * (stored === 'f32' ? 4 : 2);
 }

@@ -116,7 +116,7 @@ export function modelEntries(checkpoint: Checkpoint, parameters: ParameterSet, w
       if (tied && !entries.has(name + suffix)) entries.set(name + suffix, tied);
     }
   }
-  checkTensors(entries, parameters.declared, parameters.aliases, where);
+  checkTensors(entries, parameters.declared, parameters.aliases, where, true);
   return entries;
 }
 

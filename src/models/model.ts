@@ -11,11 +11,12 @@ import {
   writeFileAtomic,
 } from '../checkpoint/index.ts';
 import { MatMambaError, refuseUnknownKeys } from '../errors.ts';
-import { bytesOf, fromFloat32 } from '../tensor/dtype.ts';
+import { type TypedArray, bytesOf, fromFloat32 } from '../tensor/dtype.ts';
+import { int4RowBytes, packInt4 } from '../tensor/int4.ts';
 import { Tensor, sizeOf } from '../tensor/tensor.ts';
 import type { ParameterDeclaration } from './parameters.ts';
 import type { ModelRuntime } from './runtime.ts';
-import { SCALE_SUFFIX, checkTensors, tensorWeights } from './weight-sources.ts';
+import { QUANTISATION, SCALE_SUFFIX, checkTensors, tensorWeights } from './weight-sources.ts';
 
 export interface SaveModelOptions {
   /** `safetensors` (default), or `pytorch` for the original implementation. */
@@ -77,13 +78,17 @@ export abstract class Model implements AsyncDisposable {
 
   /**
    * All tensors under the original's names, tied names included. Elements are fetched from the device when a tensor is
-   * first read; int8 weights come dequantised as float32.
+   * first read; int8 and int4 weights come dequantised as float32.
    */
   stateDict(): Record<string, Tensor> {
     const tensors: Record<string, Tensor> = {};
     for (const declaration of this.parameters.declared.values()) {
       const dtype = tensorDType(this.runtime.weight(declaration.name).storage);
-      tensors[declaration.name] = new Tensor(() => fromFloat32(dtype, this.runtime.read(declaration)), declaration.shape, dtype);
+      const fetch = (): TypedArray | Promise<TypedArray> => {
+        const values = this.runtime.read(declaration);
+        return values instanceof Promise ? values.then((later) => fromFloat32(dtype, later)) : fromFloat32(dtype, values);
+      };
+      tensors[declaration.name] = new Tensor(fetch, declaration.shape, dtype);
     }
     for (const [alias, name] of this.parameters.aliases) tensors[alias] = tensors[name]!;
     return tensors;
@@ -110,8 +115,8 @@ export abstract class Model implements AsyncDisposable {
   }
 
   /**
-   * Writes `config.json` and the weights as they are stored: float32, bfloat16, half, or int8 with float32 scales
-   * (in the pytorch format int8 is written as float32).
+   * Writes `config.json` and the weights as they are stored: float32, bfloat16, half, or int8 and int4 with float32
+   * scales (in the pytorch format these are written as float32).
    * @throws FILE when the folder cannot be written; earlier files stay as they were
    */
   async savePretrained(folder: string, options: SaveModelOptions = {}): Promise<void> {
@@ -124,14 +129,18 @@ export abstract class Model implements AsyncDisposable {
     await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
       throw new MatMambaError('FILE', `cannot make the folder ${folder}`, { cause });
     });
-    const tensors = [...this.parameters.declared.values()].flatMap((declaration) => this.#tensorsToSave(declaration, format));
+    const tensors: TensorToSave[] = [];
+    for (const declaration of this.parameters.declared.values())
+      tensors.push(...(await this.#tensorsToSave(declaration, format)));
     for (const [alias, name] of this.parameters.aliases) {
       const { dtype, shape } = tensors.find((tensor) => tensor.name === name)!;
       tensors.push({ name: alias, dtype, shape, aliasOf: name, chunks: () => [] });
     }
     const metadata = {
       format: 'pt',
-      ...(this.dtype === 'int8' && format === 'safetensors' ? { quantisation: 'int8 symmetric, one scale per row' } : {}),
+      ...((this.dtype === 'int8' || this.dtype === 'int4') && format === 'safetensors'
+        ? { quantisation: QUANTISATION[this.dtype] }
+        : {}),
     };
     await saveTensors(folder, format, tensors, { metadata, ...(signal ? { signal } : {}) });
     await writeFileAtomic(`${folder}/config.json`, `${formatPythonJson(this.configJson(), 4)}\n`);
@@ -149,34 +158,39 @@ export abstract class Model implements AsyncDisposable {
     await this.dispose();
   }
 
-  #tensorsToSave(declaration: ParameterDeclaration, format: CheckpointFormat): TensorToSave[] {
+  async #tensorsToSave(declaration: ParameterDeclaration, format: CheckpointFormat): Promise<TensorToSave[]> {
     const { name, shape } = declaration;
     const weight = this.runtime.weight(name);
     const rows = shape[0]!;
     const columns = sizeOf(shape.slice(1));
     /** Pieces of the rows, so that saving a model does not hold it twice. */
-    function* pieces(
+    async function* pieces(
       rowBytes: number,
-      read: (first: number, count: number) => ArrayBufferView<ArrayBuffer>,
-    ): Iterable<Uint8Array> {
+      read: (first: number, count: number) => Promise<ArrayBufferView>,
+    ): AsyncIterable<Uint8Array> {
       const piece = Math.max(1, Math.floor(PIECE_BYTES / rowBytes));
       for (let first = 0; first < rows; first += piece) {
-        const part = read(first, Math.min(piece, rows - first));
+        const part = await read(first, Math.min(piece, rows - first));
         yield new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
       }
     }
-    if (weight.storage === 'int8' && format === 'safetensors') {
-      const groups = weight.readInt8(0, 1).scales.length;
-      const values = (first: number, count: number) => weight.readInt8(first, count).values as Int8Array<ArrayBuffer>;
-      const scales = (first: number, count: number) => weight.readInt8(first, count).scales as Float32Array<ArrayBuffer>;
+    if ((weight.storage === 'int8' || weight.storage === 'int4') && format === 'safetensors') {
+      const packed = weight.storage === 'int4';
+      const groups = (await weight.readInt8(0, 1)).scales.length;
+      const values = async (first: number, count: number) => {
+        const { values: numbers } = await weight.readInt8(first, count);
+        return packed ? packInt4(numbers, columns) : numbers;
+      };
+      const scales = async (first: number, count: number) => (await weight.readInt8(first, count)).scales;
       return [
-        { name, dtype: 'i8', shape, chunks: () => pieces(columns, values) },
+        packed
+          ? { name, dtype: 'u8', shape: [rows, int4RowBytes(columns)], chunks: () => pieces(columns, values) }
+          : { name, dtype: 'i8', shape, chunks: () => pieces(columns, values) },
         { name: name + SCALE_SUFFIX, dtype: 'f32', shape: [rows, groups], chunks: () => pieces(columns, scales) },
       ];
     }
     const dtype = tensorDType(weight.storage);
-    const values = (first: number, count: number) =>
-      fromFloat32(dtype, weight.read(first, count)) as ArrayBufferView<ArrayBuffer>;
+    const values = async (first: number, count: number) => fromFloat32(dtype, await weight.read(first, count));
     return [{ name, dtype, shape, chunks: () => pieces(bytesOf(dtype) * columns, values) }];
   }
 }

@@ -25,7 +25,7 @@ import type { ParameterDeclaration } from './parameters.ts';
 /** Where and how a model is held. */
 export interface ModelOptions extends DeviceOptions {
   /**
-   * `f32` (default), or the storage of matrices: `bf16`, `f16`, `int8`; on a GPU also `tf32` and `bf16-mixed`. Norms,
+   * `f32` (default), or the storage of matrices: `bf16`, `f16`, `int8`, on WebGPU `int4`; on a GPU with CUDA also `tf32` and `bf16-mixed`. Norms,
    * states and the residual stream are float32 in all of them.
    */
   readonly dtype?: ModelDType | undefined;
@@ -155,7 +155,7 @@ export class ModelRuntime {
   }
 
   /** A parameter's values as they are stored now. */
-  read({ name, shape }: ParameterDeclaration): Float32Array {
+  read({ name, shape }: ParameterDeclaration): Float32Array | Promise<Float32Array> {
     return this.weight(name).read(0, shape[0]!);
   }
 
@@ -255,7 +255,7 @@ export class ModelRuntime {
 }
 
 function elementBytes(storage: ReturnType<typeof storageFor>): number {
-  return { f32: 4, bf16: 2, f16: 2, int8: 1 }[storage];
+  return { f32: 4, bf16: 2, f16: 2, int8: 1, int4: 0.5 }[storage];
 }
 
 function gigabytes(bytes: number): string {

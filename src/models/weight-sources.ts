@@ -6,14 +6,21 @@
 import type { WeightSource } from '../backends/backend.ts';
 import type { TensorEntry } from '../checkpoint/index.ts';
 import { MatMambaError, nearestWord } from '../errors.ts';
-import { bytesOf, toFloat32, viewAs } from '../tensor/dtype.ts';
+import { type DType, bytesOf, toFloat32, viewAs } from '../tensor/dtype.ts';
+import { INT4_GROUPS, dequantise, int4RowBytes, unpackInt4 } from '../tensor/int4.ts';
 import { type Shape, type Tensor, formatShape, sizeOf } from '../tensor/tensor.ts';
 import { type ParameterDeclaration, initialRows } from './parameters.ts';
 
 export type SourceOf = (parameter: ParameterDeclaration) => WeightSource;
 
-/** Suffix of the float32 scales beside an int8 tensor. */
+/** Suffix of the float32 scales beside an int8 or int4 tensor. */
 export const SCALE_SUFFIX = '_scale';
+
+/** What files say in their metadata of how their weights were quantised. */
+export const QUANTISATION = {
+  int8: 'int8 symmetric, one scale per row',
+  int4: "int4 symmetric, one scale per group of columns: two's complement, two to a byte, the first in the low half",
+} as const;
 
 export function randomWeights(seed: number): SourceOf {
   return (parameter) => ({ rows: initialRows(parameter, seed) });
@@ -35,7 +42,7 @@ export function tensorWeights(tensors: Readonly<Record<string, Tensor>>, nameOf:
   };
 }
 
-/** Reads from an open checkpoint's tensors piece by piece; int8 tensors with scales are taken over as they are. */
+/** Reads from an open checkpoint's tensors piece by piece; quantised tensors with scales are taken over as they are. */
 export function checkpointWeights(entries: ReadonlyMap<string, TensorEntry>, signal: AbortSignal | undefined): SourceOf {
   return ({ name, shape }) => {
     const entry = entries.get(name)!;
@@ -47,8 +54,9 @@ export function checkpointWeights(entries: ReadonlyMap<string, TensorEntry>, sig
       if (floats !== values) toFloat32(entry.dtype, values, floats);
       return floats;
     };
-    const scales = entry.dtype === 'i8' ? entries.get(name + SCALE_SUFFIX) : undefined;
-    if (entry.dtype === 'i8') return quantisedSource(name, entry, scales, shape, read, signal);
+    const scales = entries.get(name + SCALE_SUFFIX);
+    if (entry.dtype === 'i8') return quantisedSource({ name, storage: 'int8', entry, scales, shape, signal });
+    if (entry.dtype === 'u8' && scales) return quantisedSource({ name, storage: 'int4', entry, scales, shape, signal });
     return {
       async rows(first, count) {
         const floats = await read(first, count);
@@ -59,60 +67,61 @@ export function checkpointWeights(entries: ReadonlyMap<string, TensorEntry>, sig
   };
 }
 
-/** An int8 tensor and the float32 scales (rows) or (rows, groups) beside it. */
-function quantisedSource(
-  name: string,
-  entry: TensorEntry,
-  scales: TensorEntry | undefined,
-  shape: Shape,
-  read: (first: number, count: number) => Promise<Float32Array>,
-  signal: AbortSignal | undefined,
-): WeightSource {
+interface QuantisedTensor {
+  readonly name: string;
+  readonly storage: 'int8' | 'int4';
+  readonly entry: TensorEntry;
+  readonly scales: TensorEntry | undefined;
+  /** Of the parameter. */
+  readonly shape: Shape;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** An int8 or packed int4 tensor and the float32 scales (rows) or (rows, groups) beside it. */
+function quantisedSource({ name, storage, entry, scales, shape, signal }: QuantisedTensor): WeightSource {
   const [rows, columns] = [shape[0]!, sizeOf(shape.slice(1))];
   const groups = scales?.shape[1] ?? 1;
-  if (scales?.dtype !== 'f32' || scales.shape[0] !== rows || groups < 1) {
+  const groupSize = storage === 'int8' ? Math.ceil(columns / groups) : INT4_GROUPS.find((g) => Math.ceil(columns / g) === groups);
+  if (scales?.dtype !== 'f32' || scales.shape[0] !== rows || groups < 1 || groupSize === undefined) {
+    const wanted = storage === 'int8' ? 'groups' : `groups of ${INT4_GROUPS.join(' or ')} columns`;
     throw new MatMambaError(
       'WEIGHTS',
-      `${name} is int8 and needs ${name}${SCALE_SUFFIX} (${rows}) or (${rows}, groups) in float32`,
+      `${name} is ${storage} and needs ${name}${SCALE_SUFFIX} (${rows}) or (${rows}, ${wanted}) in float32`,
       {
         hint: scales ? `the file has ${scales.dtype} ${formatShape(scales.shape)}` : 'the file has no such tensor',
       },
     );
   }
-  const groupSize = Math.ceil(columns / groups);
-  const scaleRows = async (first: number, count: number): Promise<Float32Array> => {
-    const values = viewAs('f32', await scales.read(4 * first * groups, 4 * count * groups, signal));
-    checkFinite(name + SCALE_SUFFIX, values, first * groups);
-    return values;
+  const rowBytes = storage === 'int8' ? columns : int4RowBytes(columns);
+  const read = async (first: number, count: number): Promise<{ values: Int8Array; scales: Float32Array }> => {
+    const [bytes, factors] = await Promise.all([
+      entry.read(first * rowBytes, count * rowBytes, signal),
+      scales.read(4 * first * groups, 4 * count * groups, signal),
+    ]);
+    const floats = viewAs('f32', factors);
+    checkFinite(name + SCALE_SUFFIX, floats, first * groups);
+    return { values: storage === 'int8' ? viewAs('i8', bytes) : unpackInt4(bytes, columns), scales: floats };
   };
   return {
     async rows(first, count) {
-      const [floats, factors] = await Promise.all([read(first, count), scaleRows(first, count)]);
-      for (let row = 0, i = 0; row < count; row++) {
-        for (let column = 0; column < columns; column++, i++)
-          floats[i]! *= factors[row * groups + Math.floor(column / groupSize)]!;
-      }
-      return floats;
+      const { values, scales: factors } = await read(first, count);
+      return dequantise(values, factors, columns, groupSize, groups);
     },
-    quantised: {
-      groupSize: groups === 1 ? Infinity : groupSize,
-      async rows(first, count) {
-        const bytes = await entry.read(first * columns, count * columns, signal);
-        return { values: viewAs('i8', bytes), scales: await scaleRows(first, count) };
-      },
-    },
+    quantised: { storage, groupSize: storage === 'int8' && groups === 1 ? Infinity : groupSize, rows: read },
   };
 }
 
 /**
  * Compares the names and shapes that a model needs with what is there.
+ * In files int4 tensors are packed: (rows, bytes).
  * @throws WEIGHTS naming what is missing or left over, SHAPE naming the tensor
  */
 export function checkTensors(
-  found: ReadonlyMap<string, { readonly shape: Shape }>,
+  found: ReadonlyMap<string, { readonly shape: Shape; readonly dtype: DType }>,
   parameters: ReadonlyMap<string, ParameterDeclaration>,
   aliases: ReadonlyMap<string, string>,
   where: string,
+  packed = false,
 ): void {
   const isKnown = (name: string): boolean => parameters.has(name) || aliases.has(name);
   const leftOver = [...found.keys()].filter(
@@ -132,9 +141,11 @@ export function checkTensors(
     });
   }
   for (const [name, { shape }] of parameters) {
-    const got = found.get(name)!.shape;
-    if (got.length === shape.length && got.every((n, i) => n === shape[i])) continue;
-    throw new MatMambaError('SHAPE', `${where}: ${name} expected ${formatShape(shape)}, got ${formatShape(got)}`, {
+    const { shape: got, dtype } = found.get(name)!;
+    const isPacked = packed && dtype === 'u8' && found.has(name + SCALE_SUFFIX);
+    const expected = isPacked ? [shape[0]!, int4RowBytes(sizeOf(shape.slice(1)))] : shape;
+    if (got.length === expected.length && got.every((n, i) => n === expected[i])) continue;
+    throw new MatMambaError('SHAPE', `${where}: ${name} expected ${formatShape(expected)}, got ${formatShape(got)}`, {
       hint: 'config and weights must belong to the same model',
     });
   }

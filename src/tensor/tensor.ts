@@ -27,14 +27,17 @@ function checkArray(array: TypedArray, shape: Shape, dtype: DType): void {
   }
 }
 
+/** Gives a tensor's elements, at once or later. */
+type Fetch = () => TypedArray | Promise<TypedArray>;
+
 /** A row-major array in host memory. The caller owns it; `dispose()` lets go of the bytes early. */
 export class Tensor {
   readonly shape: Shape;
   readonly dtype: DType;
-  #array: TypedArray | (() => TypedArray) | undefined;
+  #array: TypedArray | Fetch | undefined;
 
-  /** `array` may be a function that fetches the elements when they are first asked for. */
-  constructor(array: TypedArray | (() => TypedArray), shape: Shape, dtype: DType) {
+  /** `array` may be a function that fetches the elements when they are first asked for; those that come later, by `data()`. */
+  constructor(array: TypedArray | Fetch, shape: Shape, dtype: DType) {
     if (shape.some((n) => !Number.isInteger(n) || n < 0)) {
       throw new MatMambaError('SHAPE', `a shape holds whole numbers of at least 0, got ${formatShape(shape)}`);
     }
@@ -49,15 +52,14 @@ export class Tensor {
     return sizeOf(this.shape);
   }
 
-  /** The elements now, without a copy (bf16 and f16 as their bits). @throws DISPOSED */
+  /** The elements now, without a copy (bf16 and f16 as their bits). @throws DISPOSED; DEVICE when they only come later */
   get array(): TypedArray {
-    if (!this.#array) throw new MatMambaError('DISPOSED', 'this tensor was disposed');
-    if (typeof this.#array === 'function') {
-      const fetched = this.#array();
-      checkArray(fetched, this.shape, this.dtype);
-      this.#array = fetched;
-    }
-    return this.#array;
+    const array = this.#fetched();
+    if (!(array instanceof Promise)) return array;
+    array.catch(() => {});
+    throw new MatMambaError('DEVICE', 'these elements lie on a device that only gives them later', {
+      hint: 'call `await tensor.data()` first',
+    });
   }
 
   /** The raw bytes, without a copy. @throws DISPOSED */
@@ -68,7 +70,7 @@ export class Tensor {
 
   /** The elements (bf16 and f16 as their bits). @throws DISPOSED */
   async data(): Promise<TypedArray> {
-    return this.array;
+    return this.#fetched();
   }
 
   /** The elements as float32; a copy unless they are float32 already. @throws DISPOSED */
@@ -87,6 +89,19 @@ export class Tensor {
 
   dispose(): void {
     this.#array = undefined;
+  }
+
+  #fetched(): TypedArray | Promise<TypedArray> {
+    const array = this.#array;
+    if (!array) throw new MatMambaError('DISPOSED', 'this tensor was disposed');
+    if (typeof array !== 'function') return array;
+    const keep = (fetched: TypedArray): TypedArray => {
+      checkArray(fetched, this.shape, this.dtype);
+      if (this.#array === array) this.#array = fetched;
+      return fetched;
+    };
+    const fetched = array();
+    return fetched instanceof Promise ? fetched.then(keep) : keep(fetched);
   }
 
   [Symbol.dispose](): void {

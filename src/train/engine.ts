@@ -193,7 +193,7 @@ export class TrainingEngine {
   ): Promise<Float32Array> {
     if (!this.#owners) return this.moment(name, moment).read(first, count);
     const rows = this.owns(name)
-      ? this.moment(name, moment).read(first, count)
+      ? await this.moment(name, moment).read(first, count)
       : new Float32Array(count * sizeOf(shape.slice(1)));
     await this.#communicator.broadcast(rows, this.#owners[this.#parameters.findIndex((spec) => spec.name === name)]!);
     return rows;
@@ -205,10 +205,10 @@ export class TrainingEngine {
   }
 
   /** The first parameter that is not finite, itself or its gradient, and which element. */
-  firstBad(kind: 'weight' | 'gradient'): BadElement | undefined {
+  async firstBad(kind: 'weight' | 'gradient'): Promise<BadElement | undefined> {
     for (const spec of this.#parameters) {
       const { name, shape } = kind === 'weight' ? spec : gradientSpec(spec);
-      const values = this.#model.runtime.weight(name).read(0, shape[0]!);
+      const values = await this.#model.runtime.weight(name).read(0, shape[0]!);
       const element = values.findIndex((value) => !Number.isFinite(value));
       if (element >= 0) return { kind, name: spec.name, element, value: values[element]! };
     }

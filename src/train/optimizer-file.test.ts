@@ -23,13 +23,13 @@ async function saved(): Promise<Map<string, Float32Array>> {
   await engine.accumulate(shapeOf(2), { ...batchOf(0, 0, 2), scale, seed: new Int32Array(3) });
   await engine.update(1, 1e-3);
   await saveMoments(folder, engine, model.parameters.declared.values());
-  return momentsOf(model, engine);
+  return await momentsOf(model, engine);
 }
 
-function momentsOf(model: MatMambaLMHeadModel, engine: TrainingEngine): Map<string, Float32Array> {
+async function momentsOf(model: MatMambaLMHeadModel, engine: TrainingEngine): Promise<Map<string, Float32Array>> {
   const all = new Map<string, Float32Array>();
   for (const { name, shape } of model.parameters.declared.values())
-    for (const moment of MOMENTS) all.set(`${name}#${moment}`, engine.moment(name, moment).read(0, shape[0]!).slice());
+    for (const moment of MOMENTS) all.set(`${name}#${moment}`, (await engine.moment(name, moment).read(0, shape[0]!)).slice());
   return all;
 }
 
@@ -37,7 +37,7 @@ async function loaded(config: typeof CONFIG): Promise<Map<string, Float32Array>>
   await using model = await MatMambaLMHeadModel.create(config, { threads: 1, blas: 'off' });
   const engine = await TrainingEngine.attach(model);
   await loadMoments(folder, engine, model.parameters.declared.values());
-  return momentsOf(model, engine);
+  return await momentsOf(model, engine);
 }
 
 test('come back bit for bit', async () => {

@@ -95,7 +95,7 @@ export async function train(options: TrainerOptions, firstStep: number, bestBefo
       const started = performance.now();
       const learningRate = options.learningRate(step);
       const { losses, gradientNorm } = await runStep(options, queue, step, rows, learningRate);
-      if (!Number.isFinite(gradientNorm)) throw divergence(engine, step, losses);
+      if (!Number.isFinite(gradientNorm)) throw await divergence(engine, step, losses);
       const seconds = (performance.now() - started) / 1000;
       if (leads) await hooks.onStep({ step: step + 1, losses, learningRate, gradientNorm, seconds });
       const isLast = step + 1 === steps;
@@ -188,8 +188,8 @@ async function validate({ communicator, hooks }: TrainerOptions, step: number, b
   return result[0]!;
 }
 
-function divergence(engine: TrainingEngine, step: number, losses: Record<string, number>): MatMambaError {
-  const bad = engine.firstBad('weight') ?? engine.firstBad('gradient');
+async function divergence(engine: TrainingEngine, step: number, losses: Record<string, number>): Promise<MatMambaError> {
+  const bad = (await engine.firstBad('weight')) ?? (await engine.firstBad('gradient'));
   const where = bad
     ? `the ${bad.kind} ${bad.name} is ${bad.value} at element ${bad.element}`
     : 'the norm of the gradients is not finite';

@@ -72,7 +72,7 @@ async function blockGradients(
   try {
     const gradients = await program.run({ x: golden['x']!.toFloat32(), gy: golden['gy']!.toFloat32() });
     for (const { name, shape: full } of parameters.declared.values())
-      gradients[name] = weights.get(`${name}#gradient`)!.read(0, full[0]!);
+      gradients[name] = await weights.get(`${name}#gradient`)!.read(0, full[0]!);
     return gradients;
   } finally {
     program.dispose();

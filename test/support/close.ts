@@ -14,7 +14,11 @@ export const CUDA_TOLERANCES: Readonly<Record<ModelDType, { readonly output: num
   'bf16-mixed': { output: 2e-2, gradient: 5e-2 },
   f16: { output: 2e-2, gradient: 5e-2 },
   int8: { output: 2e-2, gradient: 5e-2 },
+  int4: { output: 2e-2, gradient: 5e-2 },
 };
+
+/** Relative L2 error of float32 kernels on WebGPU: section 5 of the design. */
+export const WEBGPU_TOLERANCE = 2e-5;
 
 /** @throws Error when the relative L2 error of `got` is not below the tolerance */
 export function checkClose(

@@ -57,7 +57,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
       });
       weights.set(name, weight);
       operands[name] = graph.parameter(spec);
-      host[name] = { shape: operand.shape, data: Float64Array.from(weight.read(0, operand.shape[0]!)) };
+      host[name] = { shape: operand.shape, data: Float64Array.from(await weight.read(0, operand.shape[0]!)) };
     } else if (axes.startsWith('state')) {
       // State operands are (slots, ...): one slot of the rest for each.
       const [count, ...shape] = operand.shape as [number, ...number[]];
@@ -104,7 +104,7 @@ export async function runCase(backend: Backend, opName: OpName, testCase: OpCase
       for (const [i, slot] of made.entries()) all.set(new Float32Array((await slot.read()).buffer), i * size);
       got[name] = all;
     }
-    for (const name of accumulated) got[name] = weights.get(name)!.read(0, testCase.operands[name]!.shape[0]!);
+    for (const name of accumulated) got[name] = await weights.get(name)!.read(0, testCase.operands[name]!.shape[0]!);
     return compare(got, expected);
   } finally {
     program.dispose();

@@ -41,15 +41,15 @@ interface LanguageGolden {
 }
 
 /** Every gradient that the golden prints, and the norms of all. */
-function checkGradients(
+async function checkGradients(
   model: TrainableModel,
   golden: Record<string, Tensor>,
   norms: Record<string, number>,
   { tolerances, measured }: TrainingSetting,
-): void {
+): Promise<void> {
   let compared = 0;
   for (const spec of model.parameters.declared.values()) {
-    const got = model.runtime.weight(gradientSpec(spec).name).read(0, spec.shape[0]!);
+    const got = await model.runtime.weight(gradientSpec(spec).name).read(0, spec.shape[0]!);
     const expected = golden[`grad.${spec.name}`];
     if (expected) checkClose(got, expected.toFloat32(), tolerances.gradient, `gradient of ${spec.name}`, measured);
     if (expected) compared++;
@@ -89,7 +89,7 @@ export async function checkLanguageTraining(folder: string, recompute: boolean, 
       const loss = await accumulate(level);
       checkFigure(loss, expected.losses[i]!, tolerances.loss, `loss of step ${step}, level ${level}`, measured);
     }
-    if (step === 0) checkGradients(lm, golden, figures.grad_norms, setting);
+    if (step === 0) await checkGradients(lm, golden, figures.grad_norms, setting);
     const gradientNorm = await engine.update(step + 1, LEARNING_RATE);
     checkRatio(gradientNorm, expected.grad_norm, tolerances.norm, `gradient norm of step ${step}`);
   }
@@ -119,6 +119,6 @@ export async function checkVisionTraining(folder: string, setting: TrainingSetti
     total += mean(await engine.accumulate(shape, inputs)) / LEVELS.length;
   }
   checkFigure(total, figures.loss, setting.tolerances.loss, 'joint loss', setting.measured);
-  checkGradients(vision, golden, figures.grad_norms, setting);
+  await checkGradients(vision, golden, figures.grad_norms, setting);
   engine.dispose();
 }

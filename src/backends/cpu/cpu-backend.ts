@@ -16,7 +16,9 @@ import {
   type StateSlot,
   type WeightSource,
   type WeightStorage,
-  WEIGHT_DTYPES,
+  COMMON_DTYPES,
+  checkDType,
+  quantisedAs,
   storageFor,
 } from '../backend.ts';
 import { type BlasSetting, findBlas } from './blas.ts';
@@ -127,7 +129,7 @@ export class CpuBackend implements Backend, CpuHost {
         ...(this.#alone === undefined ? {} : { 'one thread': this.#alone }),
       },
       memoryLimitBytes: this.heap.limitBytes,
-      dtypes: WEIGHT_DTYPES,
+      dtypes: COMMON_DTYPES,
       programTokens: 4096,
       replaysWhole: false,
       unsupported: Object.fromEntries(unsupported),
@@ -141,9 +143,10 @@ export class CpuBackend implements Backend, CpuHost {
   }
 
   async upload(spec: ParameterSpec, modelDType: ModelDType, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight> {
+    checkDType(modelDType, this.capabilities());
     const stored = storageFor(spec, modelDType);
-    const dtype: WeightDType = stored === 'int8' ? 'i8' : stored;
-    const groupSize = dtype === 'i8' ? source.quantised?.groupSize : undefined;
+    const dtype = (stored === 'int8' ? 'i8' : stored) as WeightDType;
+    const groupSize = quantisedAs('int8', source)?.groupSize;
     const placed = storageOf(spec, dtype, groupSize === undefined ? {} : { groupSize });
     const pointer = this.heap.allocate(placed.bytes, spec.name);
     const scales = placed.scaleBytes > 0 ? this.heap.allocate(placed.scaleBytes, spec.name) : 0;
@@ -272,7 +275,7 @@ class StoredWeight implements DeviceWeight, CpuWeight {
   /** Converts and stores all rows, piece by piece. @throws ABORTED, and what the source throws */
   async fill(source: WeightSource, signal?: AbortSignal): Promise<void> {
     const { dtype, rows, columns } = this.#placed;
-    const quantised = dtype === 'i8' ? source.quantised : undefined;
+    const quantised = dtype === 'i8' ? quantisedAs('int8', source) : undefined;
     const piece = Math.max(1, Math.floor(PIECE_BYTES / (4 * columns)));
     for (let first = 0; first < rows; first += piece) {
       await this.#backend.breathe();

@@ -12,8 +12,9 @@ import {
   type Program,
   type StateSlot,
   type WeightSource,
-  MODEL_DTYPES,
+  CUDA_DTYPES,
   checkDType,
+  quantisedAs,
   storageFor,
 } from '../backend.ts';
 import type { CudaDriver } from './driver.ts';
@@ -75,7 +76,7 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
         libraries: facts.versions,
       },
       memoryLimitBytes: facts.memoryBytes - RESERVED_BYTES,
-      dtypes: MODEL_DTYPES,
+      dtypes: CUDA_DTYPES,
       programTokens: 65536,
       replaysWhole: true,
       unsupported: Object.fromEntries(unsupported),
@@ -107,7 +108,7 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
   async upload(spec: ParameterSpec, dtype: ModelDType, source: WeightSource, signal?: AbortSignal): Promise<DeviceWeight> {
     checkDType(dtype, this.capabilities());
     const storage = storageFor(spec, dtype);
-    const groupSize = storage === 'int8' ? source.quantised?.groupSize : undefined;
+    const groupSize = storage === 'int8' ? quantisedAs('int8', source)?.groupSize : undefined;
     const weight = new CudaStoredWeight(this, spec, storage, groupSize);
     try {
       await weight.fill(source, signal);

@@ -8,16 +8,13 @@ import { type ParameterSpec, paddedColumns } from '../../graph/graph.ts';
 import { type CudaElement, type CudaWeight, ELEMENT_BYTES } from '../../ops/cuda-kernel.ts';
 import { fromFloat32, toFloat32 } from '../../tensor/dtype.ts';
 import { type Shape, sizeOf } from '../../tensor/tensor.ts';
-import type { DeviceWeight, WeightSource, WeightStorage } from '../backend.ts';
+import { type DeviceWeight, type WeightSource, type WeightStorage, quantisedAs } from '../backend.ts';
+import { finiteHalves, quantise } from '../quantise.ts';
 import type { CudaDriver } from './driver.ts';
 
 const PIECE_BYTES = 32 * 2 ** 20;
 /** Floats behind a vector that a kernel may read in whole vectors. */
 const VECTOR_SLACK = 16;
-const INT8_MAX = 127;
-/** value + this - this rounds a float64 of moderate size to the nearest whole number, ties to even. */
-const ROUND = 1.5 * 2 ** 52;
-const LARGEST_HALF = 0x7bff;
 
 /** What weights need of the backend that holds them. */
 export interface WeightHost {
@@ -48,7 +45,7 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
     this.#host = host;
     this.spec = spec;
     this.storage = storage;
-    this.element = storage === 'int8' ? 'i8' : storage;
+    this.element = (storage === 'int8' ? 'i8' : storage) as typeof this.element;
     this.#rows = spec.shape[0] ?? 1;
     this.#columns = sizeOf(spec.shape.slice(1));
     const isMatrix = spec.layout === 'matrix';
@@ -79,7 +76,7 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
   /** Converts and stores all rows. @throws ABORTED, and what the source throws */
   async fill(source: WeightSource, signal?: AbortSignal): Promise<void> {
     const piece = Math.max(1, Math.floor(PIECE_BYTES / (4 * this.#columns)));
-    const quantised = this.element === 'i8' && source.quantised ? source.quantised : undefined;
+    const quantised = this.element === 'i8' ? quantisedAs('int8', source) : undefined;
     for (let first = 0; first < this.#rows; first += piece) {
       throwIfAborted(signal);
       const count = Math.min(piece, this.#rows - first);
@@ -182,40 +179,4 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
 
 function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
   return new Uint8Array(buffer, byteOffset, byteLength);
-}
-
-/** One symmetric scale for every group of columns: the largest magnitude becomes 127. Groups that are not finite become NaN. */
-function quantise(values: Float32Array, columns: number, groupSize: number, groups: number) {
-  const rows = values.length / columns;
-  const quantised = new Int8Array(values.length);
-  const scales = new Float32Array(rows * groups);
-  for (let row = 0; row < rows; row++) {
-    for (let group = 0; group < groups; group++) {
-      const start = row * columns + group * groupSize;
-      const end = Math.min(start + groupSize, (row + 1) * columns);
-      let largest = 0;
-      let sum = 0;
-      for (let i = start; i < end; i++) {
-        const magnitude = Math.abs(values[i]!);
-        sum += magnitude;
-        largest = Math.max(largest, magnitude);
-      }
-      const scale = sum < Infinity ? Math.fround(largest / INT8_MAX) : NaN;
-      scales[row * groups + group] = scale;
-      const inverse = scale > 0 ? 1 / scale : 0;
-      for (let i = start; i < end; i++) quantised[i] = values[i]! * inverse + ROUND - ROUND;
-    }
-  }
-  return { quantised, scales };
-}
-
-/** Halves held to the largest finite one. @throws WEIGHTS for a weight that is not finite */
-function finiteHalves(name: string, values: Float32Array): Uint16Array {
-  const halves = fromFloat32('f16', values);
-  for (const [i, bits] of halves.entries()) {
-    if ((bits & 0x7fff) < 0x7c00) continue;
-    if (!Number.isFinite(values[i]!)) throw new MatMambaError('WEIGHTS', `${name} is not finite; f16 holds up to 65504`);
-    halves[i] = (bits & 0x8000) | LARGEST_HALF;
-  }
-  return halves;
 }

@@ -5,7 +5,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
-import { type WeightStorage, WEIGHT_DTYPES } from '../../backends/backend.ts';
+import { type WeightStorage, COMMON_DTYPES } from '../../backends/backend.ts';
 import { acquireBackend } from '../../backends/open.ts';
 import {
   type CpuResult,
@@ -49,7 +49,7 @@ const args: ArgsDef = {
     valueHint: 'LIST',
     description: 'gpu: rows whose names hold one of these, such as decode,vision-35m (default all)',
   },
-  dtype: { type: 'string', valueHint: 'LIST', description: `some of ${WEIGHT_DTYPES.join(', ')} (default f32,bf16,int8)` },
+  dtype: { type: 'string', valueHint: 'LIST', description: `some of ${COMMON_DTYPES.join(', ')} (default f32,bf16,int8)` },
   level: { type: 'string', valueHint: 'LIST', description: 'levels (default 1,2,4,8)' },
   threads: { type: 'string', valueHint: 'LIST', description: 'thread counts (default 1 and one per core)' },
   blas: { type: 'string', valueHint: 'LIST', description: 'some of on, off (default both where there is a BLAS)' },
@@ -69,7 +69,7 @@ const options = z.object({
   suite: z.enum(SUITES).default('cpu'),
   model: modelOptions.model,
   rows: z.string().optional(),
-  dtype: wordList(WEIGHT_DTYPES).optional(),
+  dtype: wordList(COMMON_DTYPES).optional(),
   level: wholeList(1, 'levels with commas between them').optional(),
   threads: wholeList(1, 'thread counts with commas between them').optional(),
   blas: wordList(['on', 'off'] as const).optional(),

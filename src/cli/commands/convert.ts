@@ -111,6 +111,6 @@ function storedAs(entries: ReadonlyMap<string, TensorEntry>, { parameters }: Mod
     .filter(({ layout }) => layout === 'matrix')
     .map(({ name }) => entries.get(name)!);
   const { dtype } = sizes.reduce((most, entry) => (entry.byteLength > most.byteLength ? entry : most));
-  if (dtype === 'i8') return format === 'pytorch' ? 'f32' : 'int8';
+  if (dtype === 'i8' || dtype === 'u8') return format === 'pytorch' ? 'f32' : dtype === 'i8' ? 'int8' : 'int4';
   return dtype === 'bf16' || dtype === 'f16' ? dtype : 'f32';
 }

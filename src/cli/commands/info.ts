@@ -3,6 +3,7 @@
 import type { ArgsDef } from 'citty';
 import { z } from 'zod';
 import { describeMachine } from '../../bench/machine.ts';
+import type { Capabilities } from '../../backends/backend.ts';
 import { acquireBackend } from '../../backends/open.ts';
 import { TRAINED_LEVELS, dimsOfLevel } from '../../elastic/granularity.ts';
 import {
@@ -97,13 +98,19 @@ async function machineInfo(given: Options, io: Io): Promise<void> {
         ['memory', formatBytes(machine.memoryBytes)],
         ['device', `${capabilities.device}: ${capabilities.summary}`],
         ...Object.entries(capabilities.facts),
-        ['memory limit', `${formatBytes(capabilities.memoryLimitBytes)} for weights, states and activations`],
+        ['memory limit', memoryLimit(capabilities)],
         ['dtypes', capabilities.dtypes.join(', ')],
         ...(unsupported.length > 0 ? [['not on this device', unsupported.join(', ')] as const] : []),
       ],
       io.columns,
     ),
   );
+}
+
+function memoryLimit({ memoryLimitBytes }: Capabilities): string {
+  // WebGPU does not say what a device has.
+  if (memoryLimitBytes === Number.MAX_SAFE_INTEGER) return 'not known before it is asked for';
+  return `${formatBytes(memoryLimitBytes)} for weights, states and activations`;
 }
 
 /** A preset, the config on the hub, or the config of a folder. */
@@ -155,10 +162,10 @@ async function modelInfo(model: string, given: Options, checked: CheckedArgument
   io.line();
   const body = kind === 'language';
   const right = 'right' as const;
-  const columns = ['parameters', body ? 'without embeddings' : '', 'f32', 'bf16', 'int8'];
+  const columns = ['parameters', body ? 'without embeddings' : '', 'f32', 'bf16', 'int8', 'int4'];
   const rowOf = ({ dims, parameters, bodyParameters, bytes }: SizeReport): string[] => {
     const counts = [grouped(parameters), body ? grouped(bodyParameters) : ''];
-    return [widthName(dims, dModel), ...counts, ...[bytes.f32, bytes.bf16, bytes.int8].map(formatBytes)];
+    return [widthName(dims, dModel), ...counts, ...[bytes.f32, bytes.bf16, bytes.int8, bytes.int4].map(formatBytes)];
   };
   const shown = (_: unknown, i: number): boolean => body || i !== 2;
   const titles = [{ title: 'width' }, ...columns.map((title) => ({ title, align: right }))].filter(shown);
