@@ -284,7 +284,9 @@ describeBrowser('the page', () => {
       }
       await page.waitForTimeout(1500);
       const picture = await page.screenshot({ animations: 'disabled' });
-      await sharp(picture).png({ palette: true, colours: 48, effort: 10, compressionLevel: 9 }).toFile(`${images}page-${name}.png`);
+      await sharp(picture)
+        .png({ palette: true, colours: 48, effort: 10, compressionLevel: 9 })
+        .toFile(`${images}page-${name}.png`);
     }
   });
 });
