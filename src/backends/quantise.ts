@@ -1,12 +1,25 @@
-/** Conversions of weights on their way to a GPU. */
+/** Conversions of weights on their way to a device, and what of a file's quantised weights devices take. */
 
 import { MatMambaError } from '../errors.ts';
+import { formatShape } from '../tensor/tensor.ts';
 import { fromFloat32 } from '../tensor/dtype.ts';
 
 const INT8_MAX = 127;
 /** value + this - this rounds a float64 of moderate size to the nearest whole number, ties to even. */
 const ROUND = 1.5 * 2 ** 52;
 const LARGEST_HALF = 0x7bff;
+
+/** @throws OPTION for groups that kernels cannot read in whole vectors */
+export function checkGroupSize(groupSize: number): void {
+  if (groupSize >= 1 && groupSize % 16 === 0) return;
+  throw new MatMambaError('OPTION', `int8 groups of ${groupSize} columns: not a multiple of 16`);
+}
+
+/** @throws SHAPE unless there is a scale for every group of every row */
+export function checkScales(name: string, scales: Float32Array, rows: number, groups: number): void {
+  if (scales.length === rows * groups) return;
+  throw new MatMambaError('SHAPE', `${name}: scales expected ${formatShape([rows, groups])}, got ${scales.length} in all`);
+}
 
 /** One symmetric scale for every group of columns: the largest magnitude becomes 127. Groups that are not finite become NaN. */
 export function quantise(values: Float32Array, columns: number, groupSize: number, groups: number) {

@@ -11,6 +11,7 @@ import { MatMambaError } from '../../errors.ts';
 import { type ParameterSpec, paddedColumns } from '../../graph/graph.ts';
 import type { WeightDType } from '../../ops/cpu-kernel.ts';
 import { toFloat32 } from '../../tensor/dtype.ts';
+import { checkGroupSize } from '../quantise.ts';
 
 /** Rows that lie together in storage other than float32. */
 const PANEL = 8;
@@ -64,8 +65,7 @@ export function storageOf(spec: ParameterSpec, dtype: WeightDType, options: { re
   const panelRows = Math.ceil(rows / PANEL) * PANEL;
   if (dtype !== 'i8') return { ...plain, dtype, stride, bytes: 2 * panelRows * stride };
   const groupSize = Math.min(options.groupSize ?? stride, stride);
-  if (groupSize < 1 || groupSize % 16 !== 0)
-    throw new MatMambaError('OPTION', `int8 groups of ${groupSize} columns: not a multiple of 16`);
+  checkGroupSize(groupSize);
   const scaleGroups = Math.ceil(stride / groupSize);
   return { ...plain, dtype, stride, bytes: panelRows * stride, scaleBytes: 4 * panelRows * scaleGroups, groupSize, scaleGroups };
 }

@@ -9,7 +9,7 @@ import { type CudaElement, type CudaWeight, ELEMENT_BYTES } from '../../ops/cuda
 import { fromFloat32, toFloat32 } from '../../tensor/dtype.ts';
 import { type Shape, sizeOf } from '../../tensor/tensor.ts';
 import { type DeviceWeight, type WeightSource, type WeightStorage, quantisedAs } from '../backend.ts';
-import { finiteHalves, quantise } from '../quantise.ts';
+import { checkGroupSize, checkScales, finiteHalves, quantise } from '../quantise.ts';
 import type { CudaDriver } from './driver.ts';
 
 const PIECE_BYTES = 32 * 2 ** 20;
@@ -51,6 +51,7 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
     const isMatrix = spec.layout === 'matrix';
     this.stride = isMatrix ? paddedColumns(this.#columns) : this.#columns;
     this.groupSize = storage === 'int8' ? Math.min(groupSize ?? this.stride, this.stride) : 0;
+    if (storage === 'int8') checkGroupSize(this.groupSize);
     this.#groups = this.groupSize ? Math.ceil(this.stride / this.groupSize) : 0;
     const slack = isMatrix ? 0 : VECTOR_SLACK;
     const valueBytes = ELEMENT_BYTES[this.element] * (this.#rows * this.stride + slack);
@@ -82,6 +83,7 @@ export class CudaStoredWeight implements DeviceWeight, CudaWeight {
       const count = Math.min(piece, this.#rows - first);
       if (quantised) {
         const { values, scales } = await quantised.rows(first, count);
+        checkScales(this.spec.name, scales, count, this.#groups);
         this.#put(first, this.#padded(values));
         this.#putScales(first, scales);
       } else await this.#fillPiece(first, await source.rows(first, count));

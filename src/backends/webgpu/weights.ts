@@ -18,7 +18,7 @@ import {
   quantisedAs,
   tensorDType,
 } from '../backend.ts';
-import { finiteHalves, quantise } from '../quantise.ts';
+import { checkGroupSize, checkScales, finiteHalves, quantise } from '../quantise.ts';
 import type { DeviceBuffer, WebGpuDevice } from './device.ts';
 
 const PIECE_BYTES = 16 * 2 ** 20;
@@ -71,6 +71,7 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
     const isQuantised = storage === 'int8' || storage === 'int4';
     const usual = storage === 'int4' ? INT4_GROUP : this.stride;
     this.groupSize = isQuantised ? Math.min(groupSize ?? usual, this.stride) : 0;
+    if (isQuantised) checkGroupSize(this.groupSize);
     this.groups = this.groupSize ? Math.ceil(this.stride / this.groupSize) : 0;
   }
 
@@ -203,6 +204,7 @@ export class WebGpuStoredWeight implements DeviceWeight, WebGpuWeight {
   }
 
   #putQuantised(part: StoredPart, row: number, { values, scales }: QuantisedRows): void {
+    checkScales(this.spec.name, scales, values.length / this.#columns, this.groups);
     const padded = this.#padded(values);
     this.#put(part, row, this.element === 'i4' ? packInt4(padded, padded.length) : padded);
     this.#putScales(part, row, scales);
