@@ -1,9 +1,10 @@
 /** A node's operands as kernels see them: addresses, strides and elements for where the arena lies. */
 
 import { MatMambaError } from '../../errors.ts';
-import { type GraphNode, type Segment, type Sym, paddedColumns, rowsOf, segmentColumns } from '../../graph/graph.ts';
+import { type GraphNode, type Segment, type Sym, type Value, paddedColumns, rowsOf, segmentColumns } from '../../graph/graph.ts';
 import {
   type CudaBuffer,
+  type CudaElement,
   type CudaHalf,
   type CudaLaunch,
   type CudaNode,
@@ -16,7 +17,16 @@ import {
 } from '../../ops/cuda-kernel.ts';
 import { runsOf } from '../../ops/linear/cuda-products.ts';
 import { type Shape, sizeOf } from '../../tensor/tensor.ts';
-import type { CudaProgram } from './program.ts';
+
+/** What a node's operands are resolved against: the program's values and weights, and the device they lie on. */
+export interface ProgramMemory {
+  readonly host: { readonly slotTable: bigint; readonly driver: { readonly facts: { readonly multiprocessors: number } } };
+  readonly weights: ReadonlyMap<string, CudaWeight>;
+  readonly activation: 'f32' | CudaHalf;
+  /** Element of a value in the arena, and where it lies there, bytes. */
+  elementOf(value: Value): CudaElement;
+  offsetOf(value: Value): number;
+}
 
 /** The weight copies of a program and where they lie. */
 export interface PreparedWeights {
@@ -30,12 +40,12 @@ export class ResolvedNode implements CudaNode {
   readonly scratch: bigint;
   readonly activation: 'f32' | CudaHalf;
   readonly multiprocessors: number;
-  readonly #program: CudaProgram;
+  readonly #program: ProgramMemory;
   readonly #node: GraphNode;
   readonly #base: bigint;
   readonly #prepared: PreparedWeights;
 
-  constructor(program: CudaProgram, node: GraphNode, base: bigint, scratch: bigint, prepared: PreparedWeights) {
+  constructor(program: ProgramMemory, node: GraphNode, base: bigint, scratch: bigint, prepared: PreparedWeights) {
     this.#program = program;
     this.#node = node;
     this.#base = base;
