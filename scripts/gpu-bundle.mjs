@@ -122,7 +122,10 @@ function packApp(folder) {
   mkdirSync(app);
   compileGpuTests(app, 'dist');
   rmSync(join(app, 'package.json'));
-  cpSync(dist, join(app, 'dist'), { recursive: true, filter: (path) => !/\.(d\.ts|map)$/.test(path) });
+  // What browsers take may lie there too.
+  const forBrowsers = [join(dist, 'page'), join(dist, 'bundle')];
+  const filter = (path) => !/\.(d\.ts|map)$/.test(path) && !forBrowsers.includes(path);
+  cpSync(dist, join(app, 'dist'), { recursive: true, filter });
   for (const name of runtimePackages()) copyPackage(name, app);
   copyFileSync(join(ROOT, 'scripts/gpu/resolve.mjs'), join(app, 'resolve.mjs'));
   const tar = join(folder, 'app.tar');
