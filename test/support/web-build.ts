@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 /** Builds into a folder of its own, apart from `dist`. @throws Error with what Vite said */
 export async function buildWeb(target = 'bundle-test'): Promise<{ readonly library: string; readonly page: string }> {
   if (!existsSync(`${root}src/backends/cpu/kernels-simd.wasm`)) throw new Error('the CPU kernels are missing: npm run build');
-  const folder = `${root}node_modules/.cache/matmamba-${target}`;
+  const folder = `${root}node_modules/.cache/matmamba-web-${target}`;
   await promisify(execFile)(process.execPath, [`${root}scripts/build-web.mjs`, '--out', folder], { cwd: root });
   return { library: `${folder}/bundle`, page: `${folder}/page` };
 }
