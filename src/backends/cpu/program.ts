@@ -5,11 +5,12 @@
  */
 
 import { MatMambaError, throwIfAborted } from '../../errors.ts';
-import { type Graph, type GraphNode, type Segment, type Sym, arenaBytes, paddedColumns, rowsOf } from '../../graph/graph.ts';
+import { type Graph, type GraphNode, arenaBytes, paddedColumns, rowsOf } from '../../graph/graph.ts';
 import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
 import type { CpuBuffer, CpuCall, CpuKernel, CpuNode, CpuState, CpuWeight } from '../../ops/cpu-kernel.ts';
 import { sizeOf } from '../../tensor/tensor.ts';
 import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
+import { NodeOperands } from '../node-operands.ts';
 import { untilAborted } from '../until-aborted.ts';
 import type { Heap } from './heap.ts';
 import { cpuKernels } from './table.ts';
@@ -53,65 +54,45 @@ export class CpuArena implements Arena {
 }
 
 /** Resolves a node's operands to addresses; `base` is where the arena lies. */
-class ResolvedNode implements CpuNode {
+class ResolvedNode extends NodeOperands<CpuWeight> implements CpuNode {
   readonly #program: CpuProgram;
-  readonly #node: GraphNode;
   readonly #base: number;
-  readonly attributes;
   readonly threads: number;
   readonly blas: boolean;
   readonly scratch: number;
 
   constructor(program: CpuProgram, node: GraphNode, base: number, scratch: number) {
+    super(node, program.weights);
     this.#program = program;
-    this.#node = node;
     this.#base = base;
-    this.attributes = node.attributes;
     this.threads = program.backend.team.threads;
     this.blas = program.backend.blas;
     this.scratch = scratch;
   }
 
-  #operand(name: string): Sym {
-    const sym = this.#node.inputs[name] ?? this.#node.outputs[name];
-    if (!sym) throw new MatMambaError('INTERNAL', `${this.#node.op.name} has no operand '${name}'`);
-    return sym;
-  }
-
-  has(name: string): boolean {
-    return name in this.#node.inputs || name in this.#node.outputs;
-  }
-
   buffer(name: string): CpuBuffer {
-    const { value, column, shape, width } = this.#operand(name);
+    const { value, column } = this.operand(name);
     const offset = this.#program.plan?.offsets.get(value.id) ?? 0;
-    const stride = value.dtype === 'i32' ? (value.shape.at(-1) ?? 1) : paddedColumns(value.shape.at(-1) ?? 1);
-    return { pointer: this.#base + offset + 4 * column, stride, rows: rowsOf(shape), width, shape };
-  }
-
-  weight(name: string): CpuWeight {
-    const { value } = this.#operand(name);
-    const weight = this.#program.weights.get(value.name);
-    if (!weight) throw new MatMambaError('INTERNAL', `the weight ${value.name} was not uploaded`);
-    return weight;
+    return { pointer: this.#base + offset + 4 * column, ...this.rowsOf(name) };
   }
 
   state(name: string): CpuState {
-    const { value } = this.#operand(name);
-    if (value.kind !== 'state') throw new MatMambaError('INTERNAL', `${value.name} is no state`);
-    return { slotTable: this.#program.backend.slotTable, offset: 4 * value.state.offset, shape: value.shape };
+    const { offset, shape } = this.stateSpec(name);
+    return { slotTable: this.#program.backend.slotTable, offset: 4 * offset, shape };
   }
 
-  segments(name: string): readonly Segment[] {
-    return this.attributes[name] as readonly Segment[];
-  }
-  number(name: string): number {
-    return this.attributes[name] as number;
-  }
-  flag(name: string): boolean {
-    return this.attributes[name] as boolean;
+  /** Bytes of the operands, weights at their stored size and only the rows and columns that are used. */
+  bytesTouched(): number {
+    let bytes = 0;
+    for (const [name, { value, shape }] of [...Object.entries(this.node.inputs), ...Object.entries(this.node.outputs)]) {
+      if (value.kind === 'parameter') bytes += ELEMENT_BYTES[this.weight(name).dtype] * this.weightElements(name);
+      else if (value.kind !== 'state') bytes += 4 * sizeOf(shape);
+    }
+    return bytes;
   }
 }
+
+const ELEMENT_BYTES = { f32: 4, bf16: 2, f16: 2, i8: 1 } as const;
 
 /** What a program holds per node: its graph here, its calls in shared memory. */
 const NODE_BYTES = 1200;
@@ -271,29 +252,7 @@ export class CpuProgram implements Program {
       scope: node.scope,
       ms: msOfNode.get(i) ?? 0,
       flops: node.op.flops(node),
-      bytes: this.#bytesTouched(node),
+      bytes: new ResolvedNode(this, node, 0, 0).bytesTouched(),
     }));
   }
-
-  /** Bytes of a node's operands, weights at their stored size and only the rows and columns that are used. */
-  #bytesTouched(node: GraphNode): number {
-    let bytes = 0;
-    for (const sym of [...Object.values(node.inputs), ...Object.values(node.outputs)]) {
-      if (sym.value.kind === 'parameter') bytes += weightBytesRead(this.weights.get(sym.value.name)!, node);
-      else if (sym.value.kind !== 'state') bytes += 4 * sizeOf(sym.shape);
-    }
-    return bytes;
-  }
-}
-
-/** Bytes of a weight that a node reads: the rows of its segments, the columns of its input. */
-function weightBytesRead(weight: CpuWeight, node: GraphNode): number {
-  const elementBytes = { f32: 4, bf16: 2, f16: 2, i8: 1 }[weight.dtype];
-  if (weight.layout !== 'matrix') return 4 * sizeOf(weight.shape);
-  const segments = node.attributes['segments'] as readonly Segment[] | undefined;
-  const { x, ids } = node.inputs;
-  // Rows that tokens look up; optimizer and norms pass over all.
-  const lookedUp = ids && !x ? rowsOf([...ids.shape, 1]) : weight.shape[0]!;
-  const rows = segments?.reduce((sum, { count }) => sum + count, 0) ?? lookedUp;
-  return elementBytes * rows * (x?.width ?? weight.stride);
 }

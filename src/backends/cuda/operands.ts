@@ -1,7 +1,7 @@
 /** A node's operands as kernels see them: addresses, strides and elements for where the arena lies. */
 
 import { MatMambaError } from '../../errors.ts';
-import { type GraphNode, type Segment, type Sym, type Value, paddedColumns, rowsOf, segmentColumns } from '../../graph/graph.ts';
+import { type GraphNode, type Segment, type Value, segmentColumns } from '../../graph/graph.ts';
 import {
   type CudaBuffer,
   type CudaElement,
@@ -15,6 +15,7 @@ import {
   cType,
   defines,
 } from '../../ops/cuda-kernel.ts';
+import { NodeOperands } from '../node-operands.ts';
 import { runsOf } from '../../ops/linear/cuda-products.ts';
 import { type Shape, sizeOf } from '../../tensor/tensor.ts';
 
@@ -35,81 +36,49 @@ export interface PreparedWeights {
 }
 
 /** Resolves a node's operands to addresses; `base` is where the arena lies. */
-export class ResolvedNode implements CudaNode {
-  readonly attributes;
+export class ResolvedNode extends NodeOperands<CudaWeight> implements CudaNode {
   readonly scratch: bigint;
   readonly activation: 'f32' | CudaHalf;
   readonly multiprocessors: number;
   readonly #program: ProgramMemory;
-  readonly #node: GraphNode;
   readonly #base: bigint;
   readonly #prepared: PreparedWeights;
 
   constructor(program: ProgramMemory, node: GraphNode, base: bigint, scratch: bigint, prepared: PreparedWeights) {
+    super(node, program.weights);
     this.#program = program;
-    this.#node = node;
     this.#base = base;
     this.#prepared = prepared;
-    this.attributes = node.attributes;
     this.scratch = scratch;
     this.activation = program.activation;
     this.multiprocessors = program.host.driver.facts.multiprocessors;
   }
 
-  #operand(name: string): Sym {
-    const sym = this.#node.inputs[name] ?? this.#node.outputs[name];
-    if (!sym) throw new MatMambaError('INTERNAL', `${this.#node.op.name} has no operand '${name}'`);
-    return sym;
-  }
-
-  has(name: string): boolean {
-    return name in this.#node.inputs || name in this.#node.outputs;
-  }
-
   buffer(name: string): CudaBuffer {
-    const { value, column, shape, width } = this.#operand(name);
+    const { value, column } = this.operand(name);
     const element = this.#program.elementOf(value);
-    const stride = value.dtype === 'i32' ? (value.shape.at(-1) ?? 1) : paddedColumns(value.shape.at(-1) ?? 1);
     const offset = this.#program.offsetOf(value) + column * ELEMENT_BYTES[element];
-    return { pointer: this.#base + BigInt(offset), element, stride, rows: rowsOf(shape), width, shape };
-  }
-
-  weight(name: string): CudaWeight {
-    const { value } = this.#operand(name);
-    const weight = this.#program.weights.get(value.name);
-    if (!weight) throw new MatMambaError('INTERNAL', `the weight ${value.name} was not uploaded`);
-    return weight;
+    return { pointer: this.#base + BigInt(offset), element, ...this.rowsOf(name) };
   }
 
   runs(name: string, segments: readonly Segment[]): readonly WeightRun[] {
     const weight = this.weight(name);
-    if (weight.element === 'i8') throw new MatMambaError('INTERNAL', `${this.#operand(name).value.name} is stored in int8`);
+    if (weight.element === 'i8') throw new MatMambaError('INTERNAL', `${this.operand(name).value.name} is stored in int8`);
     if (weight.element === this.activation) return runsOf(weight, segments);
     return this.#prepared.copies.runs(weight, segments, this.#prepared.base);
   }
 
   state(name: string): CudaState {
-    const { value } = this.#operand(name);
-    if (value.kind !== 'state') throw new MatMambaError('INTERNAL', `${value.name} is no state`);
-    return { slotTable: this.#program.host.slotTable, offset: 4 * value.state.offset, shape: value.shape };
-  }
-
-  segments(name: string): readonly Segment[] {
-    return this.attributes[name] as readonly Segment[];
-  }
-  number(name: string): number {
-    return this.attributes[name] as number;
-  }
-  flag(name: string): boolean {
-    return this.attributes[name] as boolean;
+    const { offset, shape } = this.stateSpec(name);
+    return { slotTable: this.#program.host.slotTable, offset: 4 * offset, shape };
   }
 
   /** Bytes of the operands, weights at their stored size and only the rows and columns that are used. */
   bytesTouched(): number {
     let bytes = 0;
-    const { inputs, outputs } = this.#node;
+    const { inputs, outputs } = this.node;
     for (const [name, { value, shape }] of [...Object.entries(inputs), ...Object.entries(outputs)]) {
-      if (value.kind === 'parameter') bytes += this.#weightBytes(name);
+      if (value.kind === 'parameter') bytes += ELEMENT_BYTES[this.weight(name).element] * this.weightElements(name);
       else if (value.kind === 'state') bytes += this.#stateBytes(shape);
       else bytes += ELEMENT_BYTES[this.#program.elementOf(value)] * sizeOf(shape);
     }
@@ -118,19 +87,9 @@ export class ResolvedNode implements CudaNode {
 
   /** What a step reads and writes of all slots: the channels in use of a window, the heads in use of S. */
   #stateBytes(shape: Shape): number {
-    const { x, b, slots } = this.#node.inputs;
+    const { x, b, slots } = this.node.inputs;
     const depth = b ? b.width : shape[0]!;
     return 2 * 4 * slots!.shape[0]! * x!.width * depth;
-  }
-
-  #weightBytes(name: string): number {
-    const { element, layout, shape, stride } = this.weight(name);
-    if (layout !== 'matrix') return 4 * sizeOf(shape);
-    const segments = this.attributes['segments'] as readonly Segment[] | undefined;
-    const { x, ids } = this.#node.inputs;
-    const lookedUp = ids && !x ? rowsOf([...ids.shape, 1]) : shape[0]!;
-    const rows = segments?.reduce((sum, { count }) => sum + count, 0) ?? lookedUp;
-    return ELEMENT_BYTES[element] * rows * (x?.width ?? stride);
   }
 }
 

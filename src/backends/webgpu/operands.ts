@@ -1,9 +1,9 @@
 /** A node's operands as kernels see them: element offsets into the arena, weights and pieces of the states. */
 
-import { MatMambaError } from '../../errors.ts';
-import { type GraphNode, type Segment, type Sym, type Value, paddedColumns, rowsOf } from '../../graph/graph.ts';
+import type { GraphNode, Value } from '../../graph/graph.ts';
 import type { WebGpuBuffer, WebGpuFacts, WebGpuNode, WebGpuState } from '../../ops/webgpu-kernel.ts';
 import { sizeOf } from '../../tensor/tensor.ts';
+import { NodeOperands } from '../node-operands.ts';
 import type { WebGpuStoredWeight } from './weights.ts';
 
 /** What nodes are resolved against. */
@@ -14,67 +14,33 @@ export interface Places {
   offsetOf(value: Value): number;
 }
 
-export class ResolvedNode implements WebGpuNode {
-  readonly attributes;
+export class ResolvedNode extends NodeOperands<WebGpuStoredWeight> implements WebGpuNode {
   /** In floats, from bytes. */
   readonly scratch: number;
   readonly facts: WebGpuFacts;
   readonly #places: Places;
-  readonly #node: GraphNode;
 
   constructor(places: Places, node: GraphNode, scratchBytes: number) {
+    super(node, places.weights);
     this.#places = places;
-    this.#node = node;
-    this.attributes = node.attributes;
     this.scratch = scratchBytes / 4;
     this.facts = places.facts;
   }
 
-  #operand(name: string): Sym {
-    const sym = this.#node.inputs[name] ?? this.#node.outputs[name];
-    if (!sym) throw new MatMambaError('INTERNAL', `${this.#node.op.name} has no operand '${name}'`);
-    return sym;
-  }
-
-  has(name: string): boolean {
-    return name in this.#node.inputs || name in this.#node.outputs;
-  }
-
   buffer(name: string): WebGpuBuffer {
-    const { value, column, shape, width } = this.#operand(name);
-    const columns = value.shape.at(-1) ?? 1;
-    const stride = value.dtype === 'i32' ? columns : paddedColumns(columns);
-    const offset = this.#places.offsetOf(value) / 4 + column;
-    return { offset, element: value.dtype, stride, rows: rowsOf(shape), width, shape };
-  }
-
-  weight(name: string): WebGpuStoredWeight {
-    const { value } = this.#operand(name);
-    const weight = this.#places.weights.get(value.name);
-    if (!weight) throw new MatMambaError('INTERNAL', `the weight ${value.name} was not uploaded`);
-    return weight;
+    const { value, column } = this.operand(name);
+    return { offset: this.#places.offsetOf(value) / 4 + column, element: value.dtype, ...this.rowsOf(name) };
   }
 
   state(name: string): WebGpuState {
-    const { value } = this.#operand(name);
-    if (value.kind !== 'state') throw new MatMambaError('INTERNAL', `${value.name} is no state`);
-    return { offset: value.state.offset, shape: value.shape };
-  }
-
-  segments(name: string): readonly Segment[] {
-    return this.attributes[name] as readonly Segment[];
-  }
-  number(name: string): number {
-    return this.attributes[name] as number;
-  }
-  flag(name: string): boolean {
-    return this.attributes[name] as boolean;
+    const { offset, shape } = this.stateSpec(name);
+    return { offset, shape };
   }
 
   /** Bytes of the operands, weights at their stored size and only the rows and columns that are used. */
   bytesTouched(): number {
     let bytes = 0;
-    const { inputs, outputs } = this.#node;
+    const { inputs, outputs } = this.node;
     for (const [name, { value, shape }] of [...Object.entries(inputs), ...Object.entries(outputs)]) {
       if (value.kind === 'parameter') bytes += this.#weightBytes(name);
       else if (value.kind !== 'state') bytes += 4 * sizeOf(shape);
@@ -82,13 +48,10 @@ export class ResolvedNode implements WebGpuNode {
     return bytes;
   }
 
+  /** The share of the stored bytes, scales among them, that its elements in use have. */
   #weightBytes(name: string): number {
     const { bytes, layout, shape, stride } = this.weight(name);
-    if (layout !== 'matrix') return 4 * sizeOf(shape);
-    const segments = this.attributes['segments'] as readonly Segment[] | undefined;
-    const { x, ids } = this.#node.inputs;
-    const lookedUp = ids && !x ? rowsOf([...ids.shape, 1]) : shape[0]!;
-    const rows = segments?.reduce((sum, { count }) => sum + count, 0) ?? lookedUp;
-    return (bytes / shape[0]!) * rows * ((x?.width ?? stride) / stride);
+    const elements = this.weightElements(name);
+    return layout === 'matrix' ? (bytes / (shape[0]! * stride)) * elements : 4 * elements;
   }
 }
