@@ -11,7 +11,9 @@ export default defineConfig({
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
     // These run on Node's own test runner: npm run test:gpu.
     exclude: ['test/gpu/**'],
-    testTimeout: 60_000,
+    testTimeout: 120_000,
+    // Hooks build the page and start browsers: seconds on an idle machine, many more beside another test file.
+    hookTimeout: 120_000,
     pool: 'forks',
     maxWorkers: 2,
     reporters: ['default', './test/support/summary-reporter.ts'],
