@@ -7,9 +7,12 @@ import { MatMambaError, nearestWord } from '../errors.ts';
 import { type Backend, DEVICE_NAMES, type DeviceName } from './backend.ts';
 import type { CpuOptions } from './cpu/cpu-backend.ts';
 import type { CudaOptions } from './cuda/cuda-backend.ts';
+import type { WebGpuFeature, WebGpuOptions } from './webgpu/gpu.ts';
 
 export interface DeviceOptions extends CpuOptions, CudaOptions {
   readonly device?: DeviceName;
+  /** On WebGPU: the optional features to use where the adapter has them (all unless given), to compare what they bring. */
+  readonly webgpuFeatures?: readonly WebGpuFeature[] | undefined;
 }
 
 interface SharedBackend {
@@ -21,14 +24,14 @@ const open = new Map<string, SharedBackend>();
 
 /** A backend that others may use too; `release` must be called once. @throws OPTION, DEVICE */
 export async function acquireBackend(options: DeviceOptions): Promise<{ backend: Backend; release: () => Promise<void> }> {
-  const { device = 'cpu', threads, blas = 'auto', index = 0 } = options;
+  const { device = 'cpu', threads, blas = 'auto', index = 0, webgpuFeatures: features } = options;
   if (!DEVICE_NAMES.includes(device)) {
     const near = nearestWord(String(device), DEVICE_NAMES);
     throw new MatMambaError('OPTION', `there is no device '${device}'`, {
       hint: near ? `did you mean '${near}'?` : `devices: ${DEVICE_NAMES.join(', ')}`,
     });
   }
-  const keys = { cpu: `cpu/${threads ?? 'all'}/${blas}`, cuda: `cuda/${index}`, webgpu: 'webgpu' };
+  const keys = { cpu: `cpu/${threads ?? 'all'}/${blas}`, cuda: `cuda/${index}`, webgpu: `webgpu/${features?.join() ?? 'all'}` };
   const key = keys[device];
   let shared = open.get(key);
   if (!shared) {
@@ -36,7 +39,7 @@ export async function acquireBackend(options: DeviceOptions): Promise<{ backend:
     const openers = {
       cpu: () => openCpu({ ...(threads === undefined ? {} : { threads }), blas }, onLost),
       cuda: () => openCuda({ index }, onLost),
-      webgpu: () => openWebGpu(onLost),
+      webgpu: () => openWebGpu({ features }, onLost),
     };
     const made: SharedBackend = { backend: openers[device](), users: 0 };
     open.set(key, made);
@@ -76,7 +79,7 @@ async function openCuda(options: CudaOptions, onLost: () => void): Promise<Backe
   return cuda.openCuda(options, { onLost });
 }
 
-async function openWebGpu(onLost: () => void): Promise<Backend> {
+async function openWebGpu(options: WebGpuOptions, onLost: () => void): Promise<Backend> {
   const webgpu = await import('./webgpu/webgpu-backend.ts');
-  return webgpu.openWebGpu({}, { onLost });
+  return webgpu.openWebGpu(options, { onLost });
 }

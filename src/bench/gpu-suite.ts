@@ -22,7 +22,8 @@ import { Tensor } from '../tensor/tensor.ts';
 import { TrainingEngine } from '../train/engine.ts';
 import { TRAIN_PRESETS } from '../train/presets.ts';
 import { SCAN_SHAPES, type ScanShape, scanProgram } from './gpu-scan.ts';
-import { type Repetition, type Timing, measure } from './measure.ts';
+import type { Repetition } from './measure.ts';
+import { type Row, type RowFigures, type Work, decodeRow, forwardWork, randomIds, timeRow } from './model-rows.ts';
 
 export interface GpuRates {
   readonly device: string;
@@ -32,28 +33,12 @@ export interface GpuRates {
   readonly copyGigabytes: number;
 }
 
-export interface GpuResult {
+export interface GpuResult extends RowFigures {
   readonly row: string;
   readonly dtype: ModelDType;
-  /** On the GPU. */
-  readonly device: Timing;
-  /** On the host's clock. */
-  readonly timing: Timing;
   /** Tokens, or images, of one repetition. */
   readonly items: number;
   readonly floorMs: number;
-  /** The passes of one repetition by op, launched one by one. */
-  readonly ops: readonly OpProfile[];
-}
-
-/** Runs one repetition, and tells what it is asked for. */
-type Work = (options?: Pick<CallOptions, 'onProfile' | 'onDeviceMs'>) => Promise<void>;
-
-interface Row {
-  readonly name: string;
-  readonly dtype: ModelDType;
-  readonly items: number;
-  readonly work: Work;
 }
 
 interface Shape {
@@ -115,23 +100,14 @@ export async function* gpuSuite({ rows, repetition, signal }: GpuSuiteOptions): 
     try {
       for (const row of built) {
         if (rows && !rows.some((part) => row.name.includes(part))) continue;
-        const timing = await measure(() => row.work(), repetition, signal);
-        const device = await measure(() => deviceMs(row.work), repetition, signal);
-        const ops: OpProfile[] = [];
-        await row.work({ onProfile: (part) => void ops.push(...part) });
-        yield { row: row.name, dtype: row.dtype, device, timing, items: row.items, floorMs: floorOf(ops, rates), ops };
+        const { name, dtype, items } = row;
+        const figures = await timeRow(row, repetition, signal);
+        yield { row: name, dtype, items, floorMs: floorOf(figures.ops, rates), ...figures };
       }
     } finally {
       await dispose();
     }
   }
-}
-
-/** Milliseconds of all programs of one repetition. */
-async function deviceMs(work: Work): Promise<number> {
-  let sum = 0;
-  await work({ onDeviceMs: (ms) => (sum += ms) });
-  return sum;
 }
 
 function floorOf(ops: readonly OpProfile[], { productTflops, copyGigabytes }: GpuRates): number {
@@ -274,26 +250,6 @@ async function int8Rows(): Promise<{ rows: Row[]; dispose(): Promise<void> }> {
   return { rows: ENDS.map((level) => decodeRow(lm, 'lm-130m int8 decode', 1, level)), dispose: () => lm.dispose() };
 }
 
-function forwardWork(lm: MatMambaLMHeadModel, batch: number, length: number, mrlLevel: number): Work {
-  const ids = new Tensor(randomIds(batch * length, lm.vocabSize), [batch, length], 'i32');
-  return async (options) => {
-    await lm.forward(ids, { mrlLevel, numLastTokens: 1, ...options });
-  };
-}
-
-function decodeRow(lm: MatMambaLMHeadModel, name: string, batch: number, mrlLevel: number): Row {
-  const state = lm.createState({ batch });
-  const ids = new Tensor(randomIds(batch, lm.vocabSize), [batch, 1], 'i32');
-  return {
-    name: `${name}, B ${batch}, level ${mrlLevel}`,
-    dtype: lm.dtype,
-    items: batch,
-    work: async (options) => {
-      await lm.forward(ids, { mrlLevel, state, numLastTokens: 1, ...options });
-    },
-  };
-}
-
 /** A joint step over all levels, as one program. */
 function stepWork(engine: TrainingEngine, parts: Parameters<TrainingEngine['step']>[0]): Work {
   let steps = 0;
@@ -369,11 +325,6 @@ async function visionRows(name: 'vision-135m' | 'vision-35m'): Promise<{ rows: R
     },
   }));
   return { rows, dispose: () => model.dispose() };
-}
-
-function randomIds(count: number, vocabSize: number): Int32Array {
-  const random = new Random(0, 'gpu bench');
-  return Int32Array.from({ length: count }, () => random.uint32() % vocabSize);
 }
 
 function randomImages(): Float32Array {

@@ -34,7 +34,16 @@ export interface ModelOptions extends DeviceOptions {
   /** Told of things that are odd but not wrong, such as unknown fields of a config file. */
   readonly onWarning?: ((message: string) => void) | undefined;
 }
-export const MODEL_OPTION_KEYS = ['device', 'index', 'dtype', 'threads', 'blas', 'signal', 'onWarning'] as const;
+export const MODEL_OPTION_KEYS = [
+  'device',
+  'index',
+  'webgpuFeatures',
+  'dtype',
+  'threads',
+  'blas',
+  'signal',
+  'onWarning',
+] as const;
 
 /** Options that every run takes. */
 export interface CallOptions {

@@ -2,7 +2,7 @@
 
 import { MatMambaError, messageOf } from '../../errors.ts';
 import { type WebGpuDispatch, type WebGpuFacts, type WebGpuStorage, moduleText } from '../../ops/webgpu-kernel.ts';
-import type { OpenedGpu } from './gpu.ts';
+import type { OpenedGpu, WebGpuFeature } from './gpu.ts';
 
 /** Buffers are made of whole steps of so many bytes, so that any vector type may read them to the end. */
 const BUFFER_ALIGN_BYTES = 256;
@@ -54,7 +54,8 @@ export class WebGpuDevice {
   readonly gpu: GPUDevice;
   readonly facts: WebGpuFacts;
   readonly description: string;
-  readonly features: readonly string[];
+  /** Optional features in use. */
+  readonly features: readonly WebGpuFeature[];
   /** Bytes of the largest buffer that a kernel can be given. */
   readonly bufferLimitBytes: number;
   readonly #kernels = new Map<string, CompiledKernel>();

@@ -8,10 +8,25 @@ import type { WebGpuFacts } from '../../ops/webgpu-kernel.ts';
 
 /** Not imported by its name: bundlers for browsers leave it alone. */
 const DAWN_PACKAGE = 'webgpu';
-/** GPU time in nanoseconds instead of steps of 0.1 ms, for profiles. */
-const DAWN_OPTIONS = ['disable-dawn-features=timestamp_quantization'];
+/**
+ * What Dawn does not offer of itself: GPU time in nanoseconds instead of steps of 0.1 ms, for profiles; half arithmetic on
+ * NVIDIA's Vulkan driver; and features that are not in the standard yet, of which subgroup matrices are used.
+ */
+const DAWN_OPTIONS = [
+  'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
+  'disable-dawn-features=timestamp_quantization',
+];
 
-const WANTED_FEATURES = ['timestamp-query', 'subgroups', 'shader-f16'] as const;
+/** Optional features that are used where the adapter has them, and WebGPU's names for them. */
+export const WEBGPU_FEATURES = {
+  timestamps: 'timestamp-query',
+  subgroups: 'subgroups',
+  f16: 'shader-f16',
+  'subgroup-matrix': 'chromium-experimental-subgroup-matrix',
+} as const;
+export type WebGpuFeature = keyof typeof WEBGPU_FEATURES;
+export const WEBGPU_FEATURE_NAMES = Object.keys(WEBGPU_FEATURES) as readonly WebGpuFeature[];
+
 /** What is asked of the adapter up to all that it has; for everything else the defaults are enough. */
 const WANTED_LIMITS = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
 
@@ -20,6 +35,8 @@ export interface WebGpuOptions {
   readonly powerPreference?: GPUPowerPreference;
   /** Largest buffer to use where the adapter allows larger ones; 128 MiB is what every adapter allows. */
   readonly bufferLimitBytes?: number;
+  /** Optional features to use where the adapter has them; all unless given. */
+  readonly features?: readonly WebGpuFeature[] | undefined;
 }
 
 /** A device with what is known of its adapter. */
@@ -28,7 +45,8 @@ export interface OpenedGpu {
   readonly facts: WebGpuFacts;
   /** Vendor, architecture and description, as far as the adapter tells. */
   readonly description: string;
-  readonly features: readonly string[];
+  /** Optional features in use. */
+  readonly features: readonly WebGpuFeature[];
   /** Bytes of the largest buffer that a kernel can be given. */
   readonly bufferLimitBytes: number;
 }
@@ -59,11 +77,17 @@ async function createDawn(): Promise<GPU> {
   }
 }
 
-/** @throws DEVICE without WebGPU or an adapter */
+/** @throws OPTION for a feature that there is not; DEVICE without WebGPU or an adapter */
 export async function openGpu({
   powerPreference = 'high-performance',
   bufferLimitBytes = Infinity,
+  features: allowed = WEBGPU_FEATURE_NAMES,
 }: WebGpuOptions = {}): Promise<OpenedGpu> {
+  for (const name of allowed) {
+    if (name in WEBGPU_FEATURES) continue;
+    const hint = `features: ${WEBGPU_FEATURE_NAMES.join(', ')}`;
+    throw new MatMambaError('OPTION', `there is no WebGPU feature '${String(name)}'`, { hint });
+  }
   const gpu = await findGpu();
   let adapter: GPUAdapter | null;
   try {
@@ -72,8 +96,9 @@ export async function openGpu({
     throw noAdapter(messageOf(cause), cause);
   }
   if (!adapter) throw noAdapter('none was offered');
-  const { info, features, limits } = adapter;
-  const requiredFeatures = WANTED_FEATURES.filter((name) => features.has(name));
+  const { info, limits } = adapter;
+  const features = allowed.filter((name) => adapter.features.has(WEBGPU_FEATURES[name] as GPUFeatureName));
+  const requiredFeatures = features.map((name) => WEBGPU_FEATURES[name] as GPUFeatureName);
   const requiredLimits = Object.fromEntries(WANTED_LIMITS.map((name) => [name, limits[name]]));
   let device: GPUDevice;
   try {
@@ -85,13 +110,13 @@ export async function openGpu({
   return {
     device,
     description: words.join(' ') || 'unnamed adapter',
-    features: requiredFeatures,
+    features,
     bufferLimitBytes: Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize, bufferLimitBytes),
     facts: {
-      subgroups: device.features.has('subgroups'),
+      subgroups: features.includes('subgroups'),
       subgroupMinSize: info.subgroupMinSize ?? 1,
       subgroupMaxSize: info.subgroupMaxSize ?? 1,
-      f16: device.features.has('shader-f16'),
+      f16: features.includes('f16'),
       software: info.isFallbackAdapter ?? false,
     },
   };

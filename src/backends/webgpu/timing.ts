@@ -74,7 +74,7 @@ export interface TimedReplay {
 /** Milliseconds of every part. */
 export async function timeParts({ device, count, encode, finish, checked }: TimedReplay): Promise<number[]> {
   const { gpu } = device;
-  if (device.features.includes('timestamp-query') && count > 0) {
+  if (device.features.includes('timestamps') && count > 0) {
     const spans = new Spans(device, count);
     try {
       await checked(() => {
@@ -108,7 +108,7 @@ export async function timeParts({ device, count, encode, finish, checked }: Time
 /** Milliseconds from the first part's begin to the last one's end. */
 export async function timeWhole({ device, encodeAll, finish, checked }: TimedReplay): Promise<number> {
   const { gpu } = device;
-  const withTimestamps = device.features.includes('timestamp-query');
+  const withTimestamps = device.features.includes('timestamps');
   const spans = withTimestamps ? new Spans(device, 1) : undefined;
   const start = performance.now();
   try {

@@ -17,6 +17,7 @@ import {
 } from '../../bench/cpu-suite.ts';
 import { type Machine, describeMachine } from '../../bench/machine.ts';
 import { ProfileTotals } from '../../bench/profile-totals.ts';
+import { WEBGPU_FEATURE_NAMES } from '../../backends/webgpu/gpu.ts';
 import { MatMambaError } from '../../errors.ts';
 import { describeModel, hasLevel } from '../../models/description.ts';
 import { PRESETS, PRESET_NAMES, isPresetName } from '../../models/presets.ts';
@@ -24,6 +25,7 @@ import { randomWeights } from '../../models/weight-sources.ts';
 import { UsageError, type CheckedArguments } from '../arguments.ts';
 import { benchGpu } from '../bench/gpu.ts';
 import { benchTraining, trainBenchModels } from '../bench/train-cpu.ts';
+import { benchWebGpu } from '../bench/webgpu.ts';
 import { defineCliCommand } from '../command.ts';
 import type { Io } from '../io.ts';
 import { locateModel, specOf } from '../models.ts';
@@ -34,7 +36,7 @@ import { Progress, withProgress } from '../progress.ts';
 import { formatCount, formatNumber, table } from '../text-layout.ts';
 import { writeModel } from '../write-model.ts';
 
-const SUITES = ['cpu', 'train-cpu', 'gpu'] as const;
+const SUITES = ['cpu', 'train-cpu', 'gpu', 'webgpu'] as const;
 const DEFAULT_MODEL = 'lm-130m';
 
 const args: ArgsDef = {
@@ -47,7 +49,12 @@ const args: ArgsDef = {
   rows: {
     type: 'string',
     valueHint: 'LIST',
-    description: 'gpu: rows whose names hold one of these, such as decode,vision-35m (default all)',
+    description: 'gpu, webgpu: rows whose names hold one of these, such as decode,vision-35m (default all)',
+  },
+  features: {
+    type: 'string',
+    valueHint: 'LIST',
+    description: `webgpu: what to use where the adapter has it: some of ${WEBGPU_FEATURE_NAMES.join(', ')}, or none (default all)`,
   },
   dtype: { type: 'string', valueHint: 'LIST', description: `some of ${COMMON_DTYPES.join(', ')} (default f32,bf16,int8)` },
   level: { type: 'string', valueHint: 'LIST', description: 'levels (default 1,2,4,8)' },
@@ -59,7 +66,8 @@ const args: ArgsDef = {
   recompute: { type: 'boolean', description: 'train-cpu: activations are computed again instead of kept' },
   quick: {
     type: 'boolean',
-    description: 'levels 1 and 8, all cores, two repetitions: about a minute; train-cpu: books-10m, all levels',
+    description:
+      'levels 1 and 8, all cores, two repetitions: about a minute; train-cpu: books-10m, all levels; webgpu: a small shape',
   },
   ops: { type: 'boolean', description: 'time every op of the model instead, by the profiler' },
   ...jsonArgs,
@@ -69,6 +77,7 @@ const options = z.object({
   suite: z.enum(SUITES).default('cpu'),
   model: modelOptions.model,
   rows: z.string().optional(),
+  features: wordList([...WEBGPU_FEATURE_NAMES, 'none'] as const).optional(),
   dtype: wordList(COMMON_DTYPES).optional(),
   level: wholeList(1, 'levels with commas between them').optional(),
   threads: wholeList(1, 'thread counts with commas between them').optional(),
@@ -93,6 +102,7 @@ export const benchCommand = defineCliCommand({
     { command: 'matmamba bench --ops --dtype bf16 --level 4', says: 'where the time goes' },
     { command: 'matmamba bench train-cpu --model books-10m', says: 'training steps' },
     { command: 'matmamba bench gpu --rows decode --ops', says: 'single tokens on a GPU, and where their time goes' },
+    { command: 'matmamba bench webgpu --rows f16 --features subgroups,timestamps', says: 'without half arithmetic' },
     { command: 'matmamba bench --model books-10m --json > speed.jsonl', says: 'for programs' },
   ],
   notes: [
@@ -104,6 +114,8 @@ export const benchCommand = defineCliCommand({
       'under the same settings. in products: share of the time in matrix products, by the profiler, and their own speed as a share of GEMM. memory: the largest resident size.',
     'gpu: the published shapes on an NVIDIA GPU, wall-clock times of whole calls. floor: the operations of the matrix products at the rate of one ' +
       'large product, or the bytes of all ops at the rate of a large copy, whichever takes longer. ops: the launches one by one, without the graph.',
+    'webgpu: the 130M shape on a WebGPU adapter. call: the whole call on the host; GPU: the replay on its own clock, or on the host where there ' +
+      'are no timestamps. bytes: weights of the width, operands and states; of copy: their rate as a share of a large copy\u2019s.',
   ],
   run: bench,
 });
@@ -116,12 +128,17 @@ async function bench(given: Options, _checked: CheckedArguments, io: Io): Promis
     io.warn(
       `other work keeps this machine busy (load ${formatNumber(machine.load)} on ${machine.cores} cores): expect low figures`,
     );
-  if (given.suite === 'gpu') {
+  if (given.suite === 'gpu' || given.suite === 'webgpu') {
     const { repeat, quick, json, ops, rows } = given;
     const repetition = { least: quick ? 2 : Math.max(5, repeat), most: 200, budgetMs: quick ? 200 : 1000 };
     const wanted = rows?.split(',').map((part) => part.trim());
     if (json) io.json({ kind: 'machine', ...machine });
-    await benchGpu({ rows: wanted, repetition, signal: io.signal }, { json: json === true, ops: ops === true }, io);
+    const suite = { rows: wanted, repetition, signal: io.signal };
+    const output = { json: json === true, ops: ops === true };
+    const features = given.features?.filter((name) => name !== 'none');
+    await (given.suite === 'gpu'
+      ? benchGpu(suite, output, io)
+      : benchWebGpu({ ...suite, features, small: quick === true }, output, io));
     return;
   }
   const blasNow = await blasLibrary();
