@@ -5,6 +5,7 @@
  *   --out DIR     where to (default .gpu)
  *   --level N     xz level of Node's binary (default 9, the slowest; it is kept while Node stays the same)
  *   --dist DIR    a compiled package to pack (default dist)
+ *   --with NAME   webgpu: Dawn, for tests and benchmarks through WebGPU
  *   --limit MB    largest size of all files together (default 32)
  */
 import { createHash } from 'node:crypto';
@@ -34,11 +35,18 @@ const { values } = parseArgs({
     level: { type: 'string', default: '9' },
     dist: { type: 'string', default: join(ROOT, 'dist') },
     limit: { type: 'string', default: '32' },
+    with: { type: 'string', multiple: true, default: [] },
   },
 });
 const out = resolve(values.out);
 const dist = resolve(values.dist);
 const limitBytes = Number(values.limit) * 1e6;
+
+const unknown = values.with.find((name) => name !== 'webgpu');
+if (unknown !== undefined) {
+  console.error(`gpu:bundle: --with ${unknown}: there is webgpu`);
+  process.exit(2);
+}
 
 /** Files that only people and compilers read. */
 const UNUSED = /\.(d\.[cm]?ts|map|ts|md|mts|cts|tsbuildinfo|txt|html|css|lock)$|(^|\/)(LICENSE|test|tests|docs?|\.bin)$/i;
@@ -51,6 +59,7 @@ const LEFT_OUT = {
   koffi: /^(vendor|src\/(?!koffi)|lib\/native)(\/|$)|\.(cc|hh?|c|S|asm|def)$/,
   '@huggingface/hub': /^(src|dist\/browser)(\/|$)|\.cjs$/,
   '@huggingface/tasks': /^(src|dist\/commonjs)(\/|$)/,
+  webgpu: new RegExp(`^(build|dist/(?!${process.platform}-${process.arch}(/|$)))`),
 };
 
 /** Names of the packages that the compiled package loads when it runs, with what these load. */
@@ -66,6 +75,8 @@ function runtimePackages() {
   };
   const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
   for (const name of Object.keys(dependencies)) visit(name, false);
+  // What it depends on itself only compilers and its build read.
+  for (const name of values.with) found.add(name);
   return found;
 }
 
@@ -88,7 +99,10 @@ function hashOf(...paths) {
   return `${hash.digest('hex')}\n`;
 }
 
-/** Node without its symbols where `strip` makes one that runs, compressed unless the bundle has it already. */
+/** How xz sees jumps in machine code. */
+const BRANCHES = process.arch === 'x64' ? ['--x86'] : [];
+
+/** Node without its symbols, compressed unless the bundle has it already. */
 function packNode(folder) {
   const level = values.level;
   const stamp = `${createHash('sha256').update(process.version).update(readFileSync(process.execPath)).digest('hex')}\n`;
@@ -97,18 +111,22 @@ function packNode(folder) {
   const wanted = `${stamp}level ${level}\n`;
   if (existsSync(target) && existsSync(source) && readFileSync(source, 'utf8') === wanted) return;
   const node = join(folder, 'node');
-  copyFileSync(process.execPath, node);
-  try {
-    execFileSync('strip', [node], { stdio: 'pipe' });
-    execFileSync(node, ['-e', ''], { stdio: 'pipe' });
-  } catch {
-    copyFileSync(process.execPath, node);
-  }
-  const branches = process.arch === 'x64' ? ['--x86'] : [];
-  execFileSync('xz', ['-T1', '--force', ...branches, `--lzma2=preset=${level}`, node], { stdio: 'pipe' });
+  stripped(process.execPath, node, (file) => execFileSync(file, ['-e', ''], { stdio: 'pipe' }));
+  execFileSync('xz', ['-T1', '--force', ...BRANCHES, `--lzma2=preset=${level}`, node], { stdio: 'pipe' });
   renameInto(`${node}.xz`, target);
   writeFileSync(join(out, 'node.sha256'), stamp);
   writeFileSync(source, wanted);
+}
+
+/** A binary without its symbols where `strip` makes one that `check` runs, else as it is. */
+function stripped(from, to, check) {
+  copyFileSync(from, to);
+  try {
+    execFileSync('strip', [to], { stdio: 'pipe' });
+    check(to);
+  } catch {
+    copyFileSync(from, to);
+  }
 }
 
 /** Across file systems too. */
@@ -127,12 +145,16 @@ function packApp(folder) {
   const filter = (path) => !/\.(d\.ts|map)$/.test(path) && !forBrowsers.includes(path);
   cpSync(dist, join(app, 'dist'), { recursive: true, filter });
   for (const name of runtimePackages()) copyPackage(name, app);
+  if (values.with.includes('webgpu')) {
+    const dawn = join('node_modules/webgpu/dist', `${process.platform}-${process.arch}`, 'dawn.node');
+    stripped(join(ROOT, dawn), join(app, dawn), (file) => execFileSync(process.execPath, ['-e', `require('${file}')`]));
+  }
   copyFileSync(join(ROOT, 'scripts/gpu/resolve.mjs'), join(app, 'resolve.mjs'));
   const tar = join(folder, 'app.tar');
   const reproducible = ['--sort=name', '--owner=0', '--group=0', '--mtime=@0'];
   execFileSync('tar', [...reproducible, '-cf', tar, '-C', app, '.']);
   writeFileSync(join(out, 'app.sha256'), hashOf(tar));
-  execFileSync('xz', ['-T1', '-6', '--force', tar]);
+  execFileSync('xz', ['-T1', ...BRANCHES, '--lzma2=preset=6', '--force', tar]);
   renameInto(`${tar}.xz`, join(out, 'app.tar.xz'));
   return app;
 }

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { buildPackage } from './support/built.ts';
+import { SOFTWARE_ADAPTER } from './support/webgpu-device.ts';
 import { whyNoCuda } from './support/cuda-device.ts';
 
 const LIMIT_BYTES = 32e6;
@@ -30,6 +31,7 @@ describe.skipIf(!hasTools())('the bundle for GPU hosts (skipped without Linux, t
     HOME: folder,
     MATMAMBA_GPU_HOME: join(folder, 'home'),
     MATMAMBA_CHECKOUT: root,
+    VK_ICD_FILENAMES: process.env['VK_ICD_FILENAMES'] ?? SOFTWARE_ADAPTER,
   };
 
   function run(...words: string[]): { status: number | null; stdout: string; stderr: string } {
@@ -40,7 +42,18 @@ describe.skipIf(!hasTools())('the bundle for GPU hosts (skipped without Linux, t
 
   function make(...options: string[]): { status: number | null; stderr: string } {
     // The lowest level takes seconds where the highest takes most of a minute, for a tenth of the size.
-    const words = [join(root, 'scripts/gpu-bundle.mjs'), '--out', bundle, '--dist', dist, '--level', '1', ...options];
+    const words = [
+      join(root, 'scripts/gpu-bundle.mjs'),
+      '--out',
+      bundle,
+      '--dist',
+      dist,
+      '--with',
+      'webgpu',
+      '--level',
+      '1',
+      ...options,
+    ];
     return spawnSync(process.execPath, words, { encoding: 'utf8' });
   }
 
@@ -93,6 +106,12 @@ describe.skipIf(!hasTools())('the bundle for GPU hosts (skipped without Linux, t
     expect(stderr).toMatch(/^The GPU tests cannot run here: .*CUDA/);
     expect(status).toBe(NO_DEVICE);
   });
+
+  test('its tests through WebGPU run, or say that there is no adapter', () => {
+    const { status, stdout, stderr } = run('test', 'webgpu', 'conformance', '--name', '^add,');
+    if (status === NO_DEVICE) expect(stderr).toContain('no WebGPU adapter');
+    else expect(stdout, stderr).toContain('1 passed, 0 failed');
+  }, 60_000);
 
   test('an unknown command is refused', () => {
     const { status, stderr } = run('tset');

@@ -6,7 +6,7 @@
 
 import { afterAll, describe, test } from 'vitest';
 import { checkWebGpuCases, OP_NAMES, webGpuDTypesOf } from './support/check-cases.ts';
-import { openTestWebGpu } from './support/webgpu-device.ts';
+import { FEATURE_OPS, fewerFeatures, openTestWebGpu } from './support/webgpu-device.ts';
 
 /** Shaders compile slowly on a busy machine. */
 const LIMIT_MS = 300_000;
@@ -29,6 +29,23 @@ describe.skipIf(!backend)(backend ? `webgpu, ${backend.capabilities().summary}` 
       if (everyDType || dtype === 'f32' || (dtype === 'int8' && READ_IN_INT8.has(opName))) {
         test(`${opName} ${dtype}`, () => checkWebGpuCases(backend!, opName, dtype), LIMIT_MS);
       }
+    }
+  }
+  for (const features of fewerFeatures(backend?.device.features ?? [])) {
+    for (const opName of FEATURE_OPS) {
+      const name = `${opName} f32 with ${features.join(', ') || 'no features'}`;
+      test(
+        name,
+        async () => {
+          const { backend: other } = await openTestWebGpu({ features });
+          try {
+            await checkWebGpuCases(other!, opName, 'f32');
+          } finally {
+            await other?.dispose();
+          }
+        },
+        LIMIT_MS,
+      );
     }
   }
 });

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs the package on a Linux host that has neither Node nor a network, out of the bundle that this file lies in:
 #
-#   ./.gpu/run test [FILE...] [--name PATTERN]   the GPU tests: conformance, golden, training, decode, memory
-#   ./.gpu/run bench [OPTIONS]                   matmamba bench gpu
+#   ./.gpu/run test [webgpu] [FILE...] [--name PATTERN]   the GPU tests: conformance, golden, training, decode, memory
+#   ./.gpu/run bench [webgpu] [OPTIONS]          matmamba bench gpu, or webgpu
 #   ./.gpu/run matmamba ARGUMENTS                the command line
 #   ./.gpu/run node SCRIPT.mjs [ARGUMENTS]       a script, which may import 'matmamba' and ../dist
 #
@@ -64,7 +64,10 @@ command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
   test) exec node "$home/app/test/gpu/main.js" "$@" ;;
-  bench) exec node "$home/app/dist/cli/main.js" bench gpu "$@" ;;
+  bench)
+    case ${1:-} in webgpu) ;; *) set -- gpu "$@" ;; esac
+    exec node "$home/app/dist/cli/main.js" bench "$@"
+    ;;
   matmamba) exec node "$home/app/dist/cli/main.js" "$@" ;;
   node) exec node --import "$home/app/resolve.mjs" "$@" ;;
   *)

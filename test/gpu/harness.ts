@@ -2,7 +2,7 @@
  * What the GPU tests share. They run on Node's own test runner, because a host with a GPU may have nothing but Node;
  * the checks themselves lie in test/support, shared with the tests of the CPU.
  *
- * `MATMAMBA_GPU_TEST_DEVICE=cpu` runs them on the CPU, in the dtypes it has, to try the tests themselves.
+ * `MATMAMBA_GPU_TEST_DEVICE` names another device than CUDA: `webgpu`, or `cpu` to try the tests themselves.
  */
 
 import { after, test } from 'node:test';

@@ -30,8 +30,8 @@ export function webGpuDTypesOf(opName: OpName): readonly ModelDType[] {
 }
 
 /** All cases of an op on a WebGPU backend; the reference sees the weights as they were stored. */
-export function checkWebGpuCases(backend: Backend, opName: OpName, dtype: ModelDType): Promise<void> {
-  return checkCases(backend, opName, dtype, ({ tolerance }) => Math.max(WEBGPU_TOLERANCE, tolerance));
+export function checkWebGpuCases(backend: Backend, opName: OpName, dtype: ModelDType, measured?: Measured): Promise<void> {
+  return checkCases(backend, opName, dtype, ({ tolerance }) => Math.max(WEBGPU_TOLERANCE, tolerance), measured);
 }
 
 /** @throws Error naming the case, the result and the place of the largest difference */
