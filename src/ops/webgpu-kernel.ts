@@ -5,7 +5,7 @@
  * Activations, program inputs, scratch and results lie in one buffer, the arena, bound as one `read_write` array; operands
  * are element offsets into it that arrive as constants (`c.x`, `c.xStride`). int32 operands lie there as bits
  * (`bitcast<i32>`). Weights are buffers of their own; states lie in one pool. All arithmetic is float32; a matrix may be
- * stored in f16, bf16, int8 or int4 and is widened as it is read (`weightRows`).
+ * stored in f16, bf16, int8 or int4 and is widened as it is read (`webgpu-weight-rows.ts`).
  *
  * Rules for kernels: at most 8 storage buffers, 16 KiB of workgroup memory, 256 invocations a workgroup, 65,535
  * workgroups a dimension (`fold`). Zero the columns that pad an output to a multiple of 16. No float atomics: the same
@@ -72,17 +72,27 @@ export interface WebGpuState {
   readonly shape: Shape;
 }
 
+/** Sizes of subgroup matrices: the product of m x k and k x n. */
+export interface MatrixTile {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
 /** What kernels may know of the device. */
 export interface WebGpuFacts {
-  /** `enable: ['subgroups']` is allowed; sizes may differ between dispatches within the bounds. */
-  readonly subgroups: boolean;
-  readonly subgroupMinSize: number;
-  readonly subgroupMaxSize: number;
-  /** `enable: ['f16']` is allowed. */
-  readonly f16: boolean;
+  /**
+   * Lanes of every subgroup, which are neighbours by `local_invocation_index`, where `enable: ['subgroups']` is allowed;
+   * 0 where it is not, or where subgroups differ in size.
+   */
+  readonly subgroupSize: number;
+  /** Subgroup matrices of halves with float32 sums, where there are such, `enable: MATRIX_EXTENSIONS` and 32 KiB of workgroup memory. */
+  readonly matrix: MatrixTile | undefined;
   /** Runs on the CPU: nothing is gained by many workgroups. */
   readonly software: boolean;
 }
+
+export const MATRIX_EXTENSIONS = ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'] as const;
 
 export interface WebGpuNode {
   readonly attributes: Attributes;
@@ -252,57 +262,4 @@ export function packConstants(constants: WebGpuConstants): Uint8Array<ArrayBuffe
     else words.setInt32(4 * i, value.i32, true);
   }
   return new Uint8Array(words.buffer);
-}
-
-const WIDENED: Readonly<Record<WebGpuElement, { readonly type: StorageType; readonly body: string }>> = {
-  f32: { type: 'vec4<f32>', body: 'return NAME[i];' },
-  f16: { type: 'vec2<u32>', body: 'let v = NAME[i]; return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));' },
-  bf16: {
-    type: 'vec2<u32>',
-    body: `let v = NAME[i];
-  return bitcast<vec4<f32>>(vec4<u32>(v.x << 16u, v.x & 0xffff0000u, v.y << 16u, v.y & 0xffff0000u));`,
-  },
-  i8: {
-    type: 'u32',
-    body: `let v = bitcast<i32>(NAME[i]);
-  return vec4<f32>((vec4<i32>(v) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));`,
-  },
-  i4: {
-    type: 'u32',
-    body: `let v = bitcast<i32>(NAME[i >> 1u] >> ((i & 1u) << 4u));
-  return vec4<f32>((vec4<i32>(v) << vec4<u32>(28u, 24u, 20u, 16u)) >> vec4<u32>(28u));`,
-  },
-};
-
-/**
- * Reading a part of a matrix, whatever it is stored in: WGSL functions of (row of the part, column, a multiple of 4)
- * `NAME_at` gives four columns as float32; `NAME_raw` the same without their int8 or int4 scale, which `NAME_scale` gives (1 in
- * the other dtypes). A dispatch that uses them takes over bindings (one, int8 and int4 two), constants and source.
- */
-export function weightRows(
-  name: string,
-  { element, stride, groupSize, groups }: WebGpuWeight,
-  { values, scales }: WeightPart,
-): { readonly bindings: readonly WebGpuBinding[]; readonly constants: WebGpuConstants; readonly source: string } {
-  const { type, body } = WIDENED[element];
-  const bindings = [reads(name, values, type)];
-  let scale = 'return 1.0;';
-  let at = `return ${name}_raw(row, column);`;
-  if (scales) {
-    bindings.push(reads(`${name}_scales`, scales));
-    // Software adapters divide slowly.
-    const shift = Math.log2(groupSize);
-    const group = Number.isInteger(shift) ? `(column >> ${shift}u)` : `column / ${groupSize}u`;
-    scale = groups === 1 ? `return ${name}_scales[row];` : `return ${name}_scales[row * c.${name}Groups + ${group}];`;
-    at = `return ${name}_raw(row, column) * ${name}_scale(row, column);`;
-  }
-  const source = `
-fn ${name}_raw(row: u32, column: u32) -> vec4<f32> {
-  let i = (row * c.${name}Stride + column) >> 2u;
-  ${body.replaceAll('NAME', name)}
-}
-fn ${name}_scale(row: u32, column: u32) -> f32 { ${scale} }
-fn ${name}_at(row: u32, column: u32) -> vec4<f32> { ${at} }
-`;
-  return { bindings, constants: { [`${name}Stride`]: stride, [`${name}Groups`]: groups }, source };
 }

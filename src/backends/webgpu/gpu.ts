@@ -4,7 +4,7 @@
  */
 
 import { MatMambaError, messageOf } from '../../errors.ts';
-import type { WebGpuFacts } from '../../ops/webgpu-kernel.ts';
+import type { MatrixTile, WebGpuFacts } from '../../ops/webgpu-kernel.ts';
 
 /** Not imported by its name: bundlers for browsers leave it alone. */
 const DAWN_PACKAGE = 'webgpu';
@@ -28,7 +28,9 @@ export type WebGpuFeature = keyof typeof WEBGPU_FEATURES;
 export const WEBGPU_FEATURE_NAMES = Object.keys(WEBGPU_FEATURES) as readonly WebGpuFeature[];
 
 /** What is asked of the adapter up to all that it has; for everything else the defaults are enough. */
-const WANTED_LIMITS = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
+const WANTED_LIMITS = ['maxStorageBufferBindingSize', 'maxBufferSize', 'maxComputeWorkgroupStorageSize'] as const;
+/** Workgroup memory that kernels with subgroup matrices take; others keep to the 16 KiB of every adapter. */
+const MATRIX_KERNEL_BYTES = 32 * 1024;
 
 export interface WebGpuOptions {
   /** Which of several adapters is preferred. */
@@ -54,14 +56,14 @@ export interface OpenedGpu {
 /** Dawn, one for the process: it would end, devices in use or not, when nothing refers to it any more. */
 let dawn: Promise<GPU> | undefined;
 
-async function findGpu(): Promise<GPU> {
+async function findGpu(): Promise<{ gpu: GPU; inBrowser: boolean }> {
   const here = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
-  if (here) return here;
+  if (here) return { gpu: here, inBrowser: true };
   if (typeof process === 'undefined') {
     throw new MatMambaError('DEVICE', 'this browser has no WebGPU', { hint: "use the device 'cpu', or a browser with WebGPU" });
   }
   dawn ??= createDawn();
-  return dawn;
+  return { gpu: await dawn, inBrowser: false };
 }
 
 async function createDawn(): Promise<GPU> {
@@ -88,7 +90,7 @@ export async function openGpu({
     const hint = `features: ${WEBGPU_FEATURE_NAMES.join(', ')}`;
     throw new MatMambaError('OPTION', `there is no WebGPU feature '${String(name)}'`, { hint });
   }
-  const gpu = await findGpu();
+  const { gpu, inBrowser } = await findGpu();
   let adapter: GPUAdapter | null;
   try {
     adapter = await gpu.requestAdapter({ powerPreference });
@@ -97,7 +99,9 @@ export async function openGpu({
   }
   if (!adapter) throw noAdapter('none was offered');
   const { info, limits } = adapter;
-  const features = allowed.filter((name) => adapter.features.has(WEBGPU_FEATURES[name] as GPUFeatureName));
+  // How WGSL says subgroup matrices has changed before: of Dawn the version is known, of browsers it is not.
+  const usable = inBrowser ? allowed.filter((name) => name !== 'subgroup-matrix') : allowed;
+  const features = usable.filter((name) => adapter.features.has(WEBGPU_FEATURES[name] as GPUFeatureName));
   const requiredFeatures = features.map((name) => WEBGPU_FEATURES[name] as GPUFeatureName);
   const requiredLimits = Object.fromEntries(WANTED_LIMITS.map((name) => [name, limits[name]]));
   let device: GPUDevice;
@@ -113,13 +117,36 @@ export async function openGpu({
     features,
     bufferLimitBytes: Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize, bufferLimitBytes),
     facts: {
-      subgroups: features.includes('subgroups'),
-      subgroupMinSize: info.subgroupMinSize ?? 1,
-      subgroupMaxSize: info.subgroupMaxSize ?? 1,
-      f16: features.includes('f16'),
+      matrix: features.includes('subgroup-matrix') ? matrixOf(info, device, features) : undefined,
+      subgroupSize: fixedSubgroupSize(info, features),
       software: info.isFallbackAdapter ?? false,
     },
   };
+}
+
+/** A configuration of subgroup matrices, as Dawn lists them. */
+interface MatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** The tile of halves with float32 sums, the one of most elements, where everything else that its kernels need is there. */
+function matrixOf(info: GPUAdapterInfo, { limits }: GPUDevice, features: readonly WebGpuFeature[]): MatrixTile | undefined {
+  const { subgroupMatrixConfigs: configs = [] } = info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> };
+  const usable = features.includes('f16') && fixedSubgroupSize(info, features) > 0;
+  if (!usable || limits.maxComputeWorkgroupStorageSize < MATRIX_KERNEL_BYTES) return undefined;
+  const [largest] = [...configs]
+    .filter(({ componentType, resultComponentType }) => componentType === 'f16' && resultComponentType === 'f32')
+    .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K);
+  return largest && { m: largest.M, n: largest.N, k: largest.K };
+}
+
+/** Lanes of every subgroup, 0 where there are none or of several sizes. */
+function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo, features: readonly WebGpuFeature[]): number {
+  return features.includes('subgroups') && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
 }
 
 function noAdapter(why: string, cause?: unknown): MatMambaError {

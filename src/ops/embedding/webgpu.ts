@@ -1,7 +1,8 @@
 /** Table look-up: y[t] = weight[ids[t]], rows x D from a (V, D) table of any element; zeros for ids outside it. */
 
-import { type WebGpuKernel, weightRows } from '../webgpu-kernel.ts';
+import type { WebGpuKernel } from '../webgpu-kernel.ts';
 import { rowVectors } from '../webgpu-rows.ts';
+import { weightRows } from '../webgpu-weight-rows.ts';
 
 /** The part that holds a row writes it; the first one also writes zeros for ids outside the table. */
 const BODY = `

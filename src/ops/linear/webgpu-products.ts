@@ -16,10 +16,10 @@ import {
   fold,
   specialise,
   table,
-  weightRows,
   writes,
 } from '../webgpu-kernel.ts';
 import { ROWS_SOURCE } from '../webgpu-rows.ts';
+import { weightRows } from '../webgpu-weight-rows.ts';
 import { linearWebGpu } from './webgpu.ts';
 import { ADD_SPLITS_SOURCE, DEPTH, INPUT_PRODUCT_SOURCE, TILE, WEIGHT_PRODUCT_SOURCE } from './webgpu-product-source.ts';
 
