@@ -57,7 +57,7 @@ export async function measureRates(device: WebGpuDevice, bytes = LARGEST_COPY_BY
     });
     // To and fro, so that each waits for the one before.
     const fill = (commands: Commands, count: number, vectors: number): void => {
-      for (let i = 0; i < count; i++) commands.add(i, 'rates', [i % 2 ? dispatch(vectors, b, a) : dispatch(vectors, a, b)]);
+      for (let i = 0; i < count; i++) commands.add(i, 'rates', i % 2 ? dispatch(vectors, b, a) : dispatch(vectors, a, b));
     };
     fill(copies, COPIES, Math.floor(size / 16));
     fill(chain, DISPATCHES, 1);

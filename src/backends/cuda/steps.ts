@@ -4,10 +4,11 @@
  */
 
 import { MatMambaError } from '../../errors.ts';
-import { type Graph, type GraphNode, type OpDefinition, type Sym, rowsOf } from '../../graph/graph.ts';
+import type { Graph, GraphNode } from '../../graph/graph.ts';
 import type { CudaKernel, CudaLaunch, CudaNode } from '../../ops/cuda-kernel.ts';
 import { type DecodeLayer, decodeLayerFuses, decodeLayerLaunches, normLinearLaunch } from '../../ops/decode/cuda-layer.ts';
 import { FEW_ROWS } from '../../ops/linear/cuda-few-rows.ts';
+import { asOneNode, countReaders, decodeLayerAt, normedProductAt } from '../fused-nodes.ts';
 import { cudaKernels } from './table.ts';
 
 export interface Step {
@@ -77,32 +78,15 @@ function groupStep(nodes: readonly GraphNode[], first: number): Step | undefined
   };
 }
 
-const LAYER_OPS = [['add_norm', 'norm'], ['linear'], ['conv1d_silu'], ['chunk_scan'], ['gated_norm', 'gated_silu'], ['linear']];
-
-/** A layer's step in decoding: six nodes in a row, each reading what the one before it wrote, and nobody else does. */
 function decodeStep(
   nodes: readonly GraphNode[],
   first: number,
   readers: ReadonlyMap<number, number>,
   resolve: (node: GraphNode) => CudaNode,
 ): Step | undefined {
-  const layer = nodes.slice(first, first + LAYER_OPS.length);
-  if (layer.length < LAYER_OPS.length || !layer.every(({ op }, i) => LAYER_OPS[i]!.includes(op.name))) return undefined;
-  const [norm, inProj, conv, scan, gate, outProj] = layer as [GraphNode, GraphNode, GraphNode, GraphNode, GraphNode, GraphNode];
-  if (rowsOf(norm.inputs['x']!.shape) > FEW_ROWS) return undefined;
-  const passed = [
-    [norm.outputs['y']!, inProj.inputs['x']!],
-    [conv.outputs['y']!, scan.inputs['x']!],
-    [gate.outputs['y']!, outProj.inputs['x']!],
-  ] as const;
-  const wired =
-    passed.every(([written, read]) => written.value === read.value) &&
-    inProj.outputs['y']!.value === conv.inputs['x']!.value &&
-    scan.outputs['y']!.value === gate.inputs['x']!.value;
-  const inside = new Set(passed.map(([{ value }]) => value.id));
-  // The scan reads three columns of the convolution's result; everything else is read once.
-  const expected = new Map([[conv.outputs['y']!.value.id, 3]]);
-  if (!wired || [...inside].some((id) => readers.get(id) !== (expected.get(id) ?? 1))) return undefined;
+  const found = decodeLayerAt(nodes, first, readers, FEW_ROWS);
+  if (!found) return undefined;
+  const { layer, inside } = found;
   const asLayer = ([n, i, c, s, g, o]: readonly CudaNode[]): DecodeLayer => ({
     norm: n!,
     inProj: i!,
@@ -124,43 +108,15 @@ function decodeStep(
 
 /** A norm and the product of a few rows with it, such as the head of a decoded token: one launch. */
 function normedProductStep(nodes: readonly GraphNode[], first: number, readers: ReadonlyMap<number, number>): Step | undefined {
-  const [norm, linear] = nodes.slice(first, first + 2);
-  if (!norm || !linear || !LAYER_OPS[0]!.includes(norm.op.name) || linear.op.name !== 'linear') return undefined;
-  const { value } = norm.outputs['y']!;
-  if (linear.inputs['x']!.value !== value || readers.get(value.id) !== 1 || rowsOf(norm.inputs['x']!.shape) > FEW_ROWS)
-    return undefined;
+  const found = normedProductAt(nodes, first, readers, FEW_ROWS);
+  if (!found) return undefined;
+  const { norm, linear, inside } = found;
   return {
     name: 'normed_product',
     first,
     nodes: [norm, linear],
-    planned: asOneNode('normed_product', [norm, linear], new Set([value.id])),
+    planned: asOneNode('normed_product', [norm, linear], inside),
     scratchBytes: () => 0,
     launches: ([n, l]) => [normLinearLaunch(n!, l!)],
   };
-}
-
-/** How often each value is read, as a result of the graph too. */
-function countReaders(graph: Graph): Map<number, number> {
-  const readers = new Map<number, number>();
-  const count = ({ value }: Sym): void => void readers.set(value.id, (readers.get(value.id) ?? 0) + 1);
-  for (const node of graph.nodes) for (const sym of Object.values(node.inputs)) count(sym);
-  for (const sym of graph.outputs.values()) count(sym);
-  return readers;
-}
-
-/** What nodes read and write together, without what only they pass to each other; nothing works in place. */
-function asOneNode(name: string, nodes: readonly GraphNode[], inside: ReadonlySet<number>): GraphNode {
-  const written = new Set<number>(inside);
-  const inputs: Record<string, Sym> = {};
-  const outputs: Record<string, Sym> = {};
-  for (const [i, node] of nodes.entries()) {
-    for (const [operand, sym] of Object.entries(node.inputs)) if (!written.has(sym.value.id)) inputs[`${i}.${operand}`] = sym;
-    for (const [operand, sym] of Object.entries(node.outputs)) {
-      if (!inside.has(sym.value.id)) outputs[`${i}.${operand}`] = sym;
-      written.add(sym.value.id);
-    }
-  }
-  const op: OpDefinition = { name, flops: () => 0, inPlace: {}, gradient: undefined };
-  const { scope, region } = nodes[0]!;
-  return { op, scope, region, inputs, outputs, attributes: {} };
 }

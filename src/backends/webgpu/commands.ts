@@ -82,8 +82,8 @@ function isSame(a: Uint8Array, b: Uint8Array): boolean {
 export class Commands {
   readonly #device: WebGpuDevice;
   readonly #encoded: Encoded[] = [];
-  /** Node of each command, for profiles. */
-  readonly nodes: number[] = [];
+  /** What each command is a part of, for profiles. */
+  readonly parts: number[] = [];
   readonly #constants = new Packed();
   readonly #tables = new Packed();
   #constantsBuffer: DeviceBuffer | undefined;
@@ -103,12 +103,10 @@ export class Commands {
     return this.#constants.bytes + this.#tables.bytes;
   }
 
-  /** Appends a node's commands; kernels begin to compile. */
-  add(node: number, what: string, commands: readonly WebGpuCommand[]): void {
-    for (const command of commands) {
-      this.#encoded.push(command.kind === 'dispatch' ? this.#dispatch(command, what) : command);
-      this.nodes.push(node);
-    }
+  /** Appends a command; its kernel begins to compile. */
+  add(part: number, what: string, command: WebGpuCommand): void {
+    this.#encoded.push(command.kind === 'dispatch' ? this.#dispatch(command, what) : command);
+    this.parts.push(part);
   }
 
   /** Resolves when everything is compiled and placed. @throws DEVICE, MEMORY */

@@ -7,7 +7,6 @@ import { MatMambaError, messageOf, throwIfAborted } from '../../errors.ts';
 import type { Graph, GraphNode, Value } from '../../graph/graph.ts';
 import { arenaBytes } from '../../graph/graph.ts';
 import { type MemoryPlan, planMemory } from '../../graph/plan.ts';
-import type { WebGpuKernel } from '../../ops/webgpu-kernel.ts';
 import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../backend.ts';
 import { alignRegion, inputBytes, outputBytes, packInputs, unpackOutputs } from './host-values.ts';
 import { untilAborted } from '../until-aborted.ts';
@@ -15,7 +14,7 @@ import { Commands, type MovingBuffers } from './commands.ts';
 import { BUFFER_USAGE, type DeviceBuffer, type WebGpuDevice } from './device.ts';
 import { type Places, ResolvedNode } from './operands.ts';
 import type { StatePool } from './states.ts';
-import { webGpuKernels } from './table.ts';
+import { type StepPart, stepsOf } from './steps.ts';
 import { type TimedReplay, timeParts, timeWhole } from './timing.ts';
 import type { WebGpuStoredWeight } from './weights.ts';
 
@@ -61,21 +60,13 @@ export class WebGpuArena implements Arena {
 /** Host memory of a node's description and its dispatches, roughly. */
 const NODE_BYTES = 4000;
 
-/** @throws DEVICE for an op that WebGPU lacks */
-function kernelOf(node: GraphNode): WebGpuKernel {
-  const kernel = webGpuKernels[node.op.name as keyof typeof webGpuKernels];
-  if ('unsupported' in kernel) {
-    throw new MatMambaError('DEVICE', `${node.op.name} does not run on WebGPU: ${kernel.unsupported}`);
-  }
-  return kernel;
-}
-
 export class WebGpuProgram implements Program, Places {
   readonly facts;
   readonly weights: ReadonlyMap<string, WebGpuStoredWeight>;
   readonly #host: WebGpuHost;
   readonly #graph: Graph;
   readonly #arena: WebGpuArena;
+  readonly #parts: StepPart[] = [];
   readonly #plan: MemoryPlan;
   readonly #commands: Commands;
   readonly #inputs: Uint8Array<ArrayBuffer>;
@@ -91,14 +82,25 @@ export class WebGpuProgram implements Program, Places {
     this.facts = host.device.facts;
     this.#graph = graph;
     this.#arena = arena;
-    this.#plan = planMemory(graph, (node) => {
-      const floats = kernelOf(node).scratchFloats?.(new ResolvedNode(this, node, 0)) ?? 0;
-      return 4 * floats;
-    });
+    const sized = (node: GraphNode): ResolvedNode => new ResolvedNode(this, node, 0);
+    const steps = stepsOf(graph, sized);
+    const stepOf = new Map(steps.map((step) => [step.planned, step]));
+    this.#plan = planMemory(
+      { inputs: graph.inputs, outputs: graph.outputs, nodes: steps.map(({ planned }) => planned) },
+      (node) => {
+        const { nodes, scratchFloats } = stepOf.get(node)!;
+        return 4 * scratchFloats(nodes.map(sized));
+      },
+    );
     this.#commands = new Commands(host.device);
-    for (const [i, node] of graph.nodes.entries()) {
-      const resolved = new ResolvedNode(this, node, this.#plan.scratch.get(i) ?? 0);
-      this.#commands.add(i, `${node.op.name} ${node.scope}`.trim(), kernelOf(node).dispatches(resolved));
+    for (const [i, { name, parts, nodes, commands }] of steps.entries()) {
+      const scratch = this.#plan.scratch.get(i) ?? 0;
+      const resolved = nodes.map((node) => new ResolvedNode(this, node, scratch));
+      const first = this.#parts.length;
+      this.#parts.push(...parts);
+      for (const [k, command] of commands(resolved).entries()) {
+        this.#commands.add(first + Math.min(k, parts.length - 1), `${name} ${nodes[0]!.scope}`.trim(), command);
+      }
     }
     this.#inputs = new Uint8Array(inputBytes(graph.inputs, (value) => this.offsetOf(value)));
     this.#resultBytes = outputBytes(graph.outputs);
@@ -201,14 +203,15 @@ export class WebGpuProgram implements Program, Places {
   }
 
   #profile(times: readonly number[]): OpProfile[] {
-    const msOfNode = new Map<number, number>();
-    for (const [i, node] of this.#commands.nodes.entries()) msOfNode.set(node, (msOfNode.get(node) ?? 0) + times[i]!);
-    return this.#graph.nodes.map((node, i) => ({
-      op: node.op.name,
-      scope: node.scope,
-      ms: msOfNode.get(i) ?? 0,
-      flops: node.op.flops(node),
-      bytes: new ResolvedNode(this, node, 0).bytesTouched(),
+    const msOfPart = new Map<number, number>();
+    for (const [i, part] of this.#commands.parts.entries()) msOfPart.set(part, (msOfPart.get(part) ?? 0) + times[i]!);
+    const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+    return this.#parts.map(({ name, nodes }, i) => ({
+      op: name,
+      scope: nodes[0]!.scope,
+      ms: msOfPart.get(i) ?? 0,
+      flops: sum(nodes.map((node) => node.op.flops(node))),
+      bytes: sum(nodes.map((node) => new ResolvedNode(this, node, 0).bytesTouched())),
     }));
   }
 

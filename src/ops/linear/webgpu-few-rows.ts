@@ -7,7 +7,8 @@ import type { WebGpuElement } from '../webgpu-kernel.ts';
 import { INVOCATION } from '../webgpu-rows.ts';
 
 /** Invocations of a workgroup. */
-const BLOCK = 128;
+export const FEW_ROWS_BLOCK = 128;
+const BLOCK = FEW_ROWS_BLOCK;
 /** Workgroups that a large GPU has room for at once; below that no lane takes several columns. */
 const ENOUGH_GROUPS = 1024;
 /** Columns of y that a team may take together, so that it reads x once for all of them. */
@@ -37,6 +38,19 @@ export function fewRowsPlan(rows: number, columns: number, pieces: number, eleme
   return { rows, lanes, each, columns: teams * each };
 }
 
+/**
+ * What becomes of x before it is multiplied: WGSL `stage(lane, is_first)`, called by every workgroup in whole, `is_first` in one of them,
+ * and `x_of(row, quad)`, four columns of what the product reads. With `aside` one more workgroup runs `aside(lane)` instead.
+ */
+export interface FewRowsStage {
+  readonly source: string;
+  readonly aside: boolean;
+}
+
+const UNSTAGED = `
+fn x_of(row: u32, quad: u32) -> vec4<f32> { return arena[(c.x + row * c.xStride) / 4u + quad]; }
+`;
+
 const indices = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const lines = (count: number, line: (i: number) => string): string => indices(count).map(line).join('');
 
@@ -44,7 +58,13 @@ const lines = (count: number, line: (i: number) => string): string => indices(co
  * Needs `weightPieces` of `weight`, in pieces of `pieceColumns`, and `store_row`. With a `subgroupSize` lanes add up by
  * shuffles as far as a subgroup goes, else through workgroup memory alone. `groupSize`: columns that share a scale.
  */
-export function fewRowsSource(plan: FewRowsPlan, pieceColumns: number, groupSize: number, subgroupSize: number): string {
+export function fewRowsSource(
+  plan: FewRowsPlan,
+  pieceColumns: number,
+  groupSize: number,
+  subgroupSize: number,
+  stage?: FewRowsStage,
+): string {
   const { rows, lanes, each, columns } = plan;
   const quads = pieceColumns / 4;
   const loads = Math.max(1, LOADS / each);
@@ -55,13 +75,13 @@ export function fewRowsSource(plan: FewRowsPlan, pieceColumns: number, groupSize
   const sums = indices(rows * each).map((i) => ({ m: Math.floor(i / each), e: i % each, name: `sum${i}` }));
   const scalesPieces = groupSize % pieceColumns === 0;
   const scale = (e: number, q: string): string => `weight_inner(row${e}, ${pieceColumns}u * i + ${q})`;
-  return `
+  return `${stage?.source ?? UNSTAGED}
 var<workgroup> cells: array<f32, ${rows * columns * parts}>;
 
 @compute @workgroup_size(${BLOCK})
 fn few_rows(${INVOCATION}) {
   let first = ${columns}u * folded(wid, count);
-  if (first >= c.columns) { return; }
+${stage?.aside ? `  if (first == c.asideAt) { aside(lane); }\n` : ''}  if (first >= c.columns) { return; }
   let lane_of_team = lane % ${lanes}u;
   let own = ${each}u * (lane / ${lanes}u);
 ${lines(
@@ -75,7 +95,7 @@ ${lines(
 `,
     )
     .join('')}
-  for (var begin = lane_of_team; begin < c.pieces; begin += ${loads * lanes}u) {
+${stage ? '  stage(lane, first == 0u);\n' : ''}  for (var begin = lane_of_team; begin < c.pieces; begin += ${loads * lanes}u) {
 ${lines(loads, (u) =>
   lines(
     each,
@@ -96,15 +116,15 @@ ${lines(
       return `      let v${q}_${e} = weight_four(w${u}_${e}, ${q}u)${scalesPieces ? '' : ` * ${scale(e, `${4 * q}u`)}`};\n`;
     })}${lines(
       rows,
-      (m) => `      let x${m} = (c.x + ${m}u * c.xStride) / 4u + ${quads}u * i;
-${lines(quads, (q) => `      let x${m}_${q} = arena[x${m} + ${q}u];\n`)}${sums
-        .filter((sum) => sum.m === m)
-        .map(({ e, name }) => {
-          const terms = indices(quads).map((q) => `dot(v${q}_${e}, x${m}_${q})`);
-          return `      ${name} += s${e} * (${terms.join(' + ')});
+      (m) =>
+        `${lines(quads, (q) => `      let x${m}_${q} = x_of(${m}u, ${quads}u * i + ${q}u);\n`)}${sums
+          .filter((sum) => sum.m === m)
+          .map(({ e, name }) => {
+            const terms = indices(quads).map((q) => `dot(v${q}_${e}, x${m}_${q})`);
+            return `      ${name} += s${e} * (${terms.join(' + ')});
 `;
-        })
-        .join('')}`,
+          })
+          .join('')}`,
     )}    }
 `,
   )}  }

@@ -6,6 +6,9 @@
 import { type Segment, paddedColumns, segmentColumns } from '../../graph/graph.ts';
 import {
   MATRIX_EXTENSIONS,
+  type WebGpuBinding,
+  type WebGpuBuffer,
+  type WebGpuConstants,
   type WebGpuDispatch,
   type WebGpuKernel,
   type WebGpuNode,
@@ -20,7 +23,7 @@ import {
 import { ROWS_SOURCE } from '../webgpu-rows.ts';
 import { weightPieces, weightRows } from '../webgpu-weight-rows.ts';
 import { MATRIX_TILE, matrixFits, matrixSource } from './webgpu-matrix-source.ts';
-import { fewRowsPlan, fewRowsSource } from './webgpu-few-rows.ts';
+import { type FewRowsStage, fewRowsPlan, fewRowsSource } from './webgpu-few-rows.ts';
 import { DEPTH, OUTPUT_PRODUCT_SOURCE, TILE } from './webgpu-product-source.ts';
 
 /** Up to so many rows of x go to the kernel that reads the weight once, a few columns a workgroup. */
@@ -67,9 +70,21 @@ function tilesOf(rows: number, columns: number, size: number) {
   return { rowTiles, columnTiles, tiles: rowTiles * columnTiles };
 }
 
+/** What comes before the product of a few rows: x and its source, with what that needs. */
+export interface StagedRows extends FewRowsStage {
+  readonly x: WebGpuBuffer;
+  readonly bindings: readonly WebGpuBinding[];
+  readonly constants: WebGpuConstants;
+}
+
 /** A product with one part of a weight; undefined when no row of it is asked for. */
-function partDispatch(node: WebGpuNode, weight: WebGpuWeight, part: WeightPart): WebGpuDispatch | undefined {
-  const x = node.buffer('x');
+export function partDispatch(
+  node: WebGpuNode,
+  weight: WebGpuWeight,
+  part: WeightPart,
+  stage?: StagedRows,
+): WebGpuDispatch | undefined {
+  const x = stage?.x ?? node.buffer('x');
   const columns = columnRows(node.segments('segments'), part);
   if (columns.every((row) => row === ELSEWHERE)) return undefined;
   const { matrix, subgroupSize } = node.facts;
@@ -86,7 +101,9 @@ function partDispatch(node: WebGpuNode, weight: WebGpuWeight, part: WeightPart):
   }
   const source = ROWS_SOURCE + reader.source + bias + STORE_SOURCE;
   const constants = {
-    ...rowConstants(node, 'x', 'y'),
+    x: x.offset,
+    xStride: x.stride,
+    ...rowConstants(node, 'y'),
     ...reader.constants,
     rows: x.rows,
     columns: columns.length,
@@ -108,13 +125,14 @@ function partDispatch(node: WebGpuNode, weight: WebGpuWeight, part: WeightPart):
   if (inPieces) {
     const pieces = width / inPieces.columns;
     const plan = fewRowsPlan(x.rows, columns.length, pieces, weight.element);
+    const groups = Math.ceil(columns.length / plan.columns);
     return {
       kind: 'dispatch',
-      source: source + fewRowsSource(plan, inPieces.columns, weight.groupSize, subgroupSize),
+      source: source + fewRowsSource(plan, inPieces.columns, weight.groupSize, subgroupSize, stage),
       entry: 'few_rows',
-      workgroups: fold(Math.ceil(columns.length / plan.columns)),
-      bindings,
-      constants: { ...constants, pieces },
+      workgroups: fold(groups + (stage?.aside ? 1 : 0)),
+      bindings: [...bindings, ...(stage?.bindings ?? [])],
+      constants: { ...constants, pieces, ...stage?.constants, ...(stage?.aside ? { asideAt: plan.columns * groups } : {}) },
       ...(subgroupSize > 0 ? { enable: ['subgroups'] } : {}),
     };
   }
