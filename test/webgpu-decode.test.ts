@@ -47,7 +47,7 @@ async function compare({ apart = false, ...setting }: Setting): Promise<void> {
   const { batch: _, lengths, level: __, ssmCfg = {}, ...rest } = setting;
   const config = { dModel: 64, nLayer: 2, vocabSize: 40, ...rest, ssmCfg: { dState: 16, ...ssmCfg } };
   await using cpu = await MatMambaLMHeadModel.create(config, { threads: 1, blas: 'off', seed: 3 });
-  const weights = perturbed(await cpu.stateDict(), 1);
+  const weights = perturbed(cpu.stateDict(), 1);
   await using lm = await MatMambaLMHeadModel.create(config, { device: 'webgpu', seed: 4 });
   for (const model of [cpu, lm]) await model.loadStateDict(weights);
   const [expected, got] = [await decoded(cpu, setting), await decoded(lm, setting)];

@@ -95,7 +95,8 @@ ${lines(
 `,
     )
     .join('')}
-${stage ? '  stage(lane, first == 0u);\n' : ''}  for (var begin = lane_of_team; begin < c.pieces; begin += ${loads * lanes}u) {
+  for (var base = 0u; base < c.pieces; base += ${loads * lanes}u) {
+    let begin = base + lane_of_team;
 ${lines(loads, (u) =>
   lines(
     each,
@@ -103,7 +104,7 @@ ${lines(loads, (u) =>
     if (row${e} < PADDING && begin + ${u * lanes}u < c.pieces) { w${u}_${e} = weight_piece(row${e}, begin + ${u * lanes}u); }
 `,
   ),
-)}${lines(
+)}${stage ? '    // Weights are on their way.\n    if (base == 0u) { stage(lane, first == 0u); }\n' : ''}${lines(
     loads,
     (u) => `    {
       let i = min(begin + ${u * lanes}u, c.pieces - 1u);
