@@ -41,13 +41,16 @@ export interface DecodeLayer {
 
 /** Rows that a workgroup holds whole: half of its memory. */
 const STAGED_BYTES = 8 * 1024;
+/** Columns of a product whose workgroups, four columns each, repeat a norm in less time than a dispatch of its own takes. */
+const MOST_COLUMNS = 8192;
 /** Largest N whose B and C a workgroup keeps. */
 const MOST_STATE = 512;
 
 /** Whether a norm and its product fit one dispatch. */
 export function normProductFuses(norm: WebGpuNode, linear: WebGpuNode): boolean {
   const { rows, width } = norm.buffer('x');
-  return 4 * rows * paddedColumns(width) <= STAGED_BYTES && linear.weight('weight').parts.length === 1;
+  const columns = linear.buffer('y').width;
+  return 4 * rows * paddedColumns(width) <= STAGED_BYTES && columns <= MOST_COLUMNS && linear.weight('weight').parts.length === 1;
 }
 
 /** Whether a layer's step is what these dispatches compute; that its nodes are wired as in a mixer is the caller's to see. */
