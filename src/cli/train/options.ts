@@ -49,6 +49,7 @@ export const commonArgs = {
   },
   lr: { type: 'string', valueHint: 'X', description: 'highest learning rate' },
   warmup: { type: 'string', valueHint: 'N', description: 'steps of the linear warm-up' },
+  'weight-decay': { type: 'string', valueHint: 'X', description: 'of tensors of two or more dimensions (default 0.1)' },
   distill: {
     type: 'string',
     valueHint: 'X',
@@ -94,6 +95,7 @@ export const commonOptions = {
   'micro-batch': whole(1).optional(),
   lr: real(0).optional(),
   warmup: whole(0).optional(),
+  'weight-decay': real(0).optional(),
   distill: real(0, 1),
   recompute: flag,
   'shard-optimizer': flag,
@@ -127,7 +129,7 @@ export function presetOf(kind: 'language' | 'vision', name: string): LanguagePre
 
 /** The preset's recipe with the options that were given put over it. */
 export function recipeOf(given: CommonOptions, preset: LanguagePreset | VisionPreset, microBatch: number): RecipeOptions {
-  const { schedule, betas, weightDecay, clipNorm } = preset;
+  const { schedule, betas, clipNorm } = preset;
   const totalSteps = given.steps ?? schedule.totalSteps;
   const batch = given.batch ?? preset.batch;
   return {
@@ -148,7 +150,13 @@ export function recipeOf(given: CommonOptions, preset: LanguagePreset | VisionPr
       warmupSteps:
         given.warmup ?? Math.min(schedule.warmupSteps, Math.ceil((schedule.warmupSteps * totalSteps) / schedule.totalSteps)),
     },
-    adamw: { beta1: betas[0], beta2: betas[1], eps: 1e-8, weightDecay, maxNorm: clipNorm },
+    adamw: {
+      beta1: betas[0],
+      beta2: betas[1],
+      eps: 1e-8,
+      weightDecay: given['weight-decay'] ?? preset.weightDecay,
+      maxNorm: clipNorm,
+    },
     projDropRate: preset.projDropRate,
     dropPathRate: preset.dropPathRate,
     seed: given.seed,
