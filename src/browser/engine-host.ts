@@ -179,9 +179,8 @@ async function reportDevice(device: DeviceName): Promise<DeviceReport> {
 
 function sentError(error: unknown): SentError {
   if (error instanceof MatMambaError) {
-    // Its message holds the hint already; it is added again on the other side.
-    const message = error.hint === undefined ? error.message : error.message.replace(`\n  ${error.hint}`, '');
-    return { code: error.code, message, hint: error.hint };
+    // The hint becomes part of the message again on the other side.
+    return { code: error.code, message: error.text, hint: error.hint };
   }
   return { code: 'INTERNAL', message: messageOf(error), hint: undefined };
 }

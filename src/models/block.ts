@@ -87,7 +87,7 @@ export class MatMamba2 extends Model {
     const [batch, length] = x.shape as [number, number, number];
     const [dims] = resolveWidths(options, [this], dModel, () => 'MatMamba2') as [number];
     const slots = options.state?.slotsFor(this, batch);
-    const trace = (graph: Graph): void => {
+    const trace = (graph: Graph, [width]: readonly number[]): void => {
       const sequence = {
         batch,
         length,
@@ -96,12 +96,13 @@ export class MatMamba2 extends Model {
       const u = graph.input('x', x.shape, 'f32');
       const { state } = mixerState('block', this.#shape, 0);
       const y = graph.in('mixer', () =>
-        traceMixer(u, this.#shape, dims, weightsOf(graph, this.parameters.declared, ''), sequence, state),
+        traceMixer(u, this.#shape, width!, weightsOf(graph, this.parameters.declared, ''), sequence, state),
       );
       graph.output('y', y);
     };
     const inputs = { x: data, ...(slots ? { slots, lengths: new Int32Array(batch).fill(length) } : {}) };
-    const { y } = await this.runtime.run(`${batch}x${length}/${dims}/${slots !== undefined}`, trace, inputs, options);
+    const program = { dModel, dims: [dims], trace };
+    const { y } = await this.runtime.run(`${batch}x${length}/${dims}/${slots !== undefined}`, program, inputs, options);
     return new Tensor(y!, x.shape, 'f32');
   }
 

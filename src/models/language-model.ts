@@ -286,11 +286,12 @@ export class MatMambaLMHeadModel extends Model {
       lengths !== undefined,
       dims,
     ].join('/');
-    const shape = { batch, length, dims, head, carried: slots !== undefined, ragged: lengths !== undefined };
-    const trace = (graph: Graph): void => traceLanguageModel(graph, this.#declared, this.#states, shape);
+    const shape = { batch, length, head, carried: slots !== undefined, ragged: lengths !== undefined };
+    const trace = (graph: Graph, widths: readonly number[]): void =>
+      traceLanguageModel(graph, this.#declared, this.#states, { ...shape, dims: widths });
     const given = { ids, slots, ...more, lengths };
     const inputs = Object.fromEntries(Object.entries(given).flatMap(([name, data]) => (data ? [[name, data] as const] : [])));
-    return this.runtime.run(key, trace, inputs, options);
+    return this.runtime.run(key, { dModel: this.config.dModel, dims, trace }, inputs, options);
   }
 }
 

@@ -97,8 +97,9 @@ export class MatMamba2Vision extends Model {
       dModel,
       (i) => `layers.${i}.mixer`,
     );
-    const trace = (graph: Graph): void => this.#trace(graph, batch, dims);
-    const { logits, features } = await this.runtime.run(`${batch}/${dims.join()}`, trace, { images: data }, options);
+    const trace = (graph: Graph, widths: readonly number[]): void => this.#trace(graph, batch, widths);
+    const program = { dModel, dims, trace };
+    const { logits, features } = await this.runtime.run(`${batch}/${dims.join()}`, program, { images: data }, options);
     const scores = new Tensor(logits!, [batch, nClasses], 'f32');
     return options.returnFeatures ? { logits: scores, features: new Tensor(features!, [batch, dModel], 'f32') } : scores;
   }
