@@ -50,7 +50,11 @@ export class Engine {
     this.#port = port;
     port.addEventListener('message', ({ data }) => this.#receive(data));
     port.addEventListener('error', ({ message }) =>
-      this.#end(new MatMambaError('DEVICE', `the engine failed: ${message || 'its script cannot be loaded'}`)),
+      this.#end(
+        new MatMambaError('DEVICE', `the engine failed: ${message || 'its script cannot be loaded'}`, {
+          hint: 'load the page again',
+        }),
+      ),
     );
   }
 

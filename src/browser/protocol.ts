@@ -24,6 +24,8 @@ export interface EngineProgress {
   readonly loadedBytes: number;
   /** 0 while the server has not said. */
   readonly totalBytes: number;
+  /** The server has another version of the file than the one that was kept, or begun: it is fetched anew. */
+  readonly changed?: boolean;
 }
 
 export interface ModelInfo {

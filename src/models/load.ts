@@ -20,8 +20,10 @@ import { SCALE_SUFFIX, checkTensors, checkpointWeights } from './weight-sources.
 export interface PretrainedOptions<C> extends ModelOptions, Omit<ResolveModelOptions, 'progressCallback'> {
   /** For checkpoints without a `config.json`, such as a trainer's `.pt`. */
   readonly config?: Partial<C> | undefined;
-  /** Told of downloads (`file`) and of weights going to the device. */
-  readonly progressCallback?: ((progress: LoadProgress & { readonly file?: string }) => void) | undefined;
+  /** Told of downloads (`file`, and whether it is fetched anew because it changed) and of weights going to the device. */
+  readonly progressCallback?:
+    | ((progress: LoadProgress & { readonly file?: string; readonly changed?: boolean }) => void)
+    | undefined;
 }
 
 const PRETRAINED_KEYS = [

@@ -5,12 +5,10 @@ import { openShards, openCheckpointSource } from '../checkpoint.ts';
 import { LAYOUTS } from '../layout.ts';
 import { type ByteSource, blobSource } from '../source.ts';
 import type { Checkpoint } from '../types.ts';
-import { type DownloadOptions, download } from './download.ts';
+import { type DownloadOptions, type FetchProgress, download } from './download.ts';
 
 export interface UrlFolderOptions extends Omit<DownloadOptions, 'onProgress'> {
-  readonly onProgress?:
-    | ((progress: { readonly file: string; readonly loadedBytes: number; readonly totalBytes: number }) => void)
-    | undefined;
+  readonly onProgress?: ((progress: FetchProgress & { readonly file: string }) => void) | undefined;
 }
 
 export class UrlFolder {
