@@ -14,8 +14,8 @@ const index = buildPackage('matmamba-memory-test');
 
 /** Devices compile their kernels anew, slowly on a busy machine. */
 const LIMIT_MS = 280_000;
-/** Of growth from one device to the next. */
-const MOST_DEVICE_BYTES = 10e6;
+/** From one device to the next; one that stays takes 70 MB with its kernels. */
+const MOST_DEVICE_BYTES = 20e6;
 const CONFIG = { dModel: 64, nLayer: 1, vocabSize: 8192, ssmCfg: { dState: 16 } };
 /** The embedding; what a round would leave behind if weights were not freed. */
 const WEIGHT_BYTES = 4 * CONFIG.dModel * CONFIG.vocabSize;
@@ -97,8 +97,8 @@ describe.skipIf(!backend)(backend ? 'models come and go on WebGPU' : `models com
   test(
     'devices come and go with their models',
     async () => {
-      const { rounds } = await run({ rounds: 6, kept: 0, held: false });
-      expect(growth(rounds.slice(1))).toBeLessThan(MOST_DEVICE_BYTES);
+      const { rounds } = await run({ rounds: 12, kept: 0, held: false });
+      expect(growth(rounds.slice(4))).toBeLessThan(MOST_DEVICE_BYTES);
     },
     LIMIT_MS,
   );

@@ -7,7 +7,7 @@ import sharp from 'sharp';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { serveFolder } from '../scripts/static-server.mjs';
-import { describeBrowser, launchChromium } from './support/chromium.ts';
+import { WEBGPU_FLAGS, describeBrowser, launchChromium } from './support/chromium.ts';
 import { buildWeb } from './support/web-build.ts';
 
 const READY_MS = 30_000;
@@ -162,8 +162,7 @@ describeBrowser('the page', () => {
   });
 
   test('writes on a WebGPU adapter where there is one', async ({ skip }) => {
-    // A software adapter: right, and slow.
-    const other = await launchChromium('--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader');
+    const other = await launchChromium(...WEBGPU_FLAGS);
     ends.push(() => other.close());
     const page = await open(await serve(), await other.newContext());
     await ready(page);
@@ -184,7 +183,7 @@ describeBrowser('the page', () => {
   });
 
   test('a GPU that is lost while it writes takes no text with it; the CPU goes on, or WebGPU anew', async ({ skip }) => {
-    const other = await launchChromium('--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader');
+    const other = await launchChromium(...WEBGPU_FLAGS);
     ends.push(() => other.close());
     const page = await open(await serve(), await other.newContext());
     await ready(page);

@@ -17,6 +17,9 @@ if (!executablePath) {
   console.warn(`tests in the browser are skipped: ${why}`);
 }
 
+/** WebGPU on Chromium's own software adapter: right, and slow. */
+export const WEBGPU_FLAGS = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'] as const;
+
 export const describeBrowser = describe.skipIf(!executablePath);
 
 /** Only for tests inside `describeBrowser`. */
