@@ -31,6 +31,7 @@ const common = {
     alias: [
       { find: /^matmamba$/, replacement: at('src/index.ts') },
       { find: /^matmamba\/browser$/, replacement: at('src/browser/index.ts') },
+      { find: /^matmamba\/train$/, replacement: at('src/train/portable.ts') },
     ],
   },
   plugins: [withoutNode(root)],
@@ -63,7 +64,7 @@ if (everything || wanted.includes('library')) {
       ...output,
       outDir: `${out}/bundle`,
       rollupOptions: {
-        input: { index: at('src/index.ts'), browser: at('src/browser/index.ts') },
+        input: { index: at('src/index.ts'), browser: at('src/browser/index.ts'), train: at('src/train/portable.ts') },
         preserveEntrySignatures: 'strict',
         output: { entryFileNames: '[name].js' },
       },

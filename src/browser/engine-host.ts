@@ -92,6 +92,14 @@ export class EngineHost {
       return sum / count;
     },
 
+    fineTune: async ({ given: { model, text, options }, signal, tell }) => {
+      const { fineTune } = await import('../train/fine-tune.ts');
+      await fineTune(this.#language(model), text, { ...options, signal, onStep: tell });
+      return null;
+    },
+
+    files: ({ given: { model } }) => this.#model(model).files(),
+
     classify: async ({ given: { model, pixels, width }, signal }) => {
       const vision = this.#vision(model);
       const { imageSize: S } = vision.config;

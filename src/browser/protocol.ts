@@ -9,6 +9,8 @@ import type { ErrorCode } from '../errors.ts';
 import type { MambaConfig, MatMamba2VisionConfig } from '../models/config.ts';
 import type { MemoryReport } from '../models/model.ts';
 import type { GenerateOptions, GeneratedPiece } from '../text/index.ts';
+import type { FineTuneOptions } from '../train/fine-tune.ts';
+import type { StepRecord } from '../train/trainer.ts';
 
 /** Where and how an engine holds a model. */
 export interface EngineModelOptions {
@@ -64,6 +66,9 @@ export interface VisionInfo extends ModelInfo {
 /** Options of generation that can be sent. */
 export type EngineGenerateOptions = Omit<GenerateOptions, 'signal' | 'tokenizer'>;
 
+/** Options of fine-tuning that can be sent. */
+export type EngineFineTuneOptions = Omit<FineTuneOptions, 'signal' | 'onStep'>;
+
 /** A device and whether it can be used here; if not, why. */
 export interface DeviceReport {
   readonly device: DeviceName;
@@ -90,6 +95,14 @@ export interface Requests {
   };
   /** Mean cross-entropy in nats of `ids[1..]`, each from those before it; windows of `length` tokens. */
   loss: { given: { model: number; ids: readonly number[]; length: number; width: WidthOptions }; event: never; result: number };
+  /** Trains the model on a text; its code is loaded when this is first asked for. */
+  fineTune: {
+    given: { model: number; text: string | ArrayLike<number>; options: EngineFineTuneOptions };
+    event: StepRecord;
+    result: null;
+  };
+  /** What `savePretrained` would write, by name. */
+  files: { given: { model: number }; event: never; result: Readonly<Record<string, Blob>> };
   classify: {
     given: { model: number; pixels: Float32Array<ArrayBuffer>; width: WidthOptions };
     event: never;

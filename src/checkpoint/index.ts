@@ -12,6 +12,7 @@ export {
   parsePythonJson,
   parsePythonJsonBytes,
 } from './python-json.ts';
+export { safetensorsBlob } from './memory-file.ts';
 export { type SaveOptions, type SaveResult, saveTensors } from './save.ts';
 export { type ByteSource, PIECE_BYTES, blobSource, fileSource, memorySource } from './source.ts';
 export type { Checkpoint, CheckpointFormat, TensorEntry, TensorToSave } from './types.ts';

@@ -17,7 +17,7 @@ import {
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { idInput } from './call.ts';
 import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, paddedVocabSize } from './config.ts';
-import { loadModelTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
+import { loadModelTokenizer, tokenizerFiles } from './folder-tokenizer.ts';
 import { EMBEDDING, HEAD, type LanguageDeclaration, declareLanguageModel, trimVocabulary } from './language-shape.ts';
 import { type Head, traceLanguageModel, traceLanguageTraining } from './language-trace.ts';
 import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
@@ -186,8 +186,8 @@ export class MatMambaLMHeadModel extends Model {
     return configToJson(this.config);
   }
 
-  protected override async saveCompanions(folder: string): Promise<void> {
-    await saveTokenizerFiles(this.tokenizer, folder);
+  protected override companions(): Promise<Readonly<Record<string, string>>> {
+    return tokenizerFiles(this.tokenizer);
   }
 
   /** The tokenizer for text; ids alone need none. */

@@ -1,6 +1,6 @@
 /** The MatMamba vision model: patches and a class token through the stack of nested layers, pooled and classified. */
 
-import { type JsonObject, writeFileAtomic } from '../checkpoint/index.ts';
+import type { JsonObject } from '../checkpoint/index.ts';
 import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } from '../elastic/granularity.ts';
 import { refuseUnknownKeys, throwIfAborted } from '../errors.ts';
 import type { Graph, Sym } from '../graph/graph.ts';
@@ -108,8 +108,8 @@ export class MatMamba2Vision extends Model {
     return configToJson(this.config);
   }
 
-  protected override async saveCompanions(folder: string): Promise<void> {
-    if (this.labels) await writeFileAtomic(`${folder}/labels.json`, `${JSON.stringify(this.labels, undefined, 1)}\n`);
+  protected override async companions(): Promise<Readonly<Record<string, string>>> {
+    return this.labels ? { 'labels.json': `${JSON.stringify(this.labels, undefined, 1)}\n` } : {};
   }
 
   #trace(graph: Graph, batch: number, dims: readonly number[]): void {
