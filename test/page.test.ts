@@ -217,14 +217,16 @@ describeBrowser('the page', () => {
     await ready(page, 'webgpu');
     await lose();
     const problem = page.locator('#problem');
-    expect(await problem.textContent()).toMatch(/^WebGPU stopped working: \S.*Your text is still here/s);
+    expect(await problem.textContent()).toMatch(/^WebGPU stopped working: the GPU was lost: \S.*Your text is still here/s);
     expect(await page.locator('.pane.side-A').getAttribute('aria-busy')).toBe('false');
     await page.getByRole('button', { name: 'Try WebGPU again' }).click();
     await page.waitForSelector('#problem', { state: 'hidden', timeout: READY_MS });
     await lose();
     await page.getByRole('button', { name: 'Go on on the CPU' }).click();
     await ready(page, 'cpu');
-    expect(await page.getByRole('radio', { name: 'CPU' }).isChecked()).toBe(true);
+    const cpu = page.getByRole('radio', { name: 'CPU' });
+    expect(await cpu.isChecked()).toBe(true);
+    expect(await cpu.evaluate((element) => element === document.activeElement)).toBe(true);
     expect((await written(page)).length).toBeGreaterThan(100);
     expect(await page.locator('#prompt').inputValue()).toBe('She opened the door and');
     expect(await problem.isHidden()).toBe(true);
@@ -375,7 +377,7 @@ describeBrowser('the page', () => {
       await page.waitForTimeout(1500);
       const picture = await page.screenshot({ animations: 'disabled' });
       await sharp(picture)
-        .png({ palette: true, colours: 48, effort: 10, compressionLevel: 9 })
+        .png({ palette: true, colours: 16, dither: 0.2, effort: 10, compressionLevel: 9 })
         .toFile(`${images}page-${name}.png`);
     }
   });

@@ -30,7 +30,7 @@ describe('without a device', () => {
     requestDevice: async () => Promise.reject(new TypeError('limit exceeded')),
   };
   test.each([
-    ['no adapter is offered', async () => null, /no WebGPU adapter: none was offered/],
+    ['no adapter is offered', async () => null, /no WebGPU adapter was offered/],
     ['the adapter cannot be asked for', async () => Promise.reject(new Error('blocked')), /no WebGPU adapter: blocked/],
     ['the adapter gives no device', async () => adapter, /gave no device: limit exceeded/],
   ])('%s', async (_, requestAdapter, message) => {

@@ -189,6 +189,8 @@ function onFailure(error: unknown): void {
   }
   for (const pane of panes) pane.stop();
   const again = (): void => {
+    // The button goes away with the message: the keyboard goes on where devices are chosen.
+    document.querySelector<HTMLInputElement>('input[name=device]:checked')!.focus();
     vision.reset();
     void open();
   };

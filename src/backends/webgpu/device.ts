@@ -19,6 +19,8 @@ export const BUFFER_USAGE = {
 /** Usage of what kernels read and write. */
 const STORAGE_USAGE = BUFFER_USAGE.storage | BUFFER_USAGE.copySource | BUFFER_USAGE.copyTarget;
 const COMPUTE_STAGE = 4;
+/** The news of a lost device may come so much later than the errors that it causes. */
+const LOSS_NEWS_MS = 250;
 
 /** A buffer on the device. */
 export class DeviceBuffer implements WebGpuStorage {
@@ -86,10 +88,18 @@ export class WebGpuDevice {
     return this.#usedBytes;
   }
 
+  /** Resolves once it is known whether the device was lost: what fails by that may be heard of before. */
+  async lostOrNot(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const waited = new Promise<void>((resolve) => (timer = setTimeout(resolve, LOSS_NEWS_MS)));
+    await Promise.race([this.gpu.lost, waited]);
+    clearTimeout(timer);
+  }
+
   /** @throws DEVICE after the device failed */
   check(): void {
     if (this.#lost !== undefined) {
-      throw new MatMambaError('DEVICE', `the GPU failed earlier: ${this.#lost}`, { hint: 'load the model again' });
+      throw new MatMambaError('DEVICE', `the GPU was lost: ${this.#lost}`, { hint: 'load the model again' });
     }
     const message = this.#uncaptured;
     this.#uncaptured = undefined;

@@ -70,9 +70,9 @@ export async function openGpu({
   try {
     adapter = await gpu.requestAdapter({ powerPreference });
   } catch (cause) {
-    throw noAdapter(messageOf(cause), cause);
+    throw noAdapter(`: ${messageOf(cause)}`, cause);
   }
-  if (!adapter) throw noAdapter('none was offered');
+  if (!adapter) throw noAdapter(' was offered');
   const { info, features, limits } = adapter;
   const requiredFeatures = WANTED_FEATURES.filter((name) => features.has(name));
   const requiredLimits = Object.fromEntries(WANTED_LIMITS.map((name) => [name, limits[name]]));
@@ -108,7 +108,7 @@ export async function openGpu({
 }
 
 function noAdapter(why: string, cause?: unknown): MatMambaError {
-  return new MatMambaError('DEVICE', `no WebGPU adapter: ${why}`, {
+  return new MatMambaError('DEVICE', `no WebGPU adapter${why}`, {
     hint: "a GPU with a Vulkan, Metal or Direct3D 12 driver is needed; the device 'cpu' always works",
     ...(cause === undefined ? {} : { cause }),
   });
