@@ -3,7 +3,7 @@
  * those of the CPU backend in Node, and the files that it gives back hold what it learned.
  */
 
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -94,11 +94,15 @@ describeBrowser('fine-tuning in Chromium', () => {
         let stopped = 0;
         for await (const { step } of lm.fineTune(ids, { ...options, learningRate: 0 })) if ((stopped = step) === 2) break;
         const again = await write();
+        const blobs = await lm.files();
         const files: Record<string, number[]> = {};
-        for (const [name, blob] of Object.entries(await lm.files())) files[name] = [...new Uint8Array(await blob.arrayBuffer())];
+        for (const [name, blob] of Object.entries(blobs)) files[name] = [...new Uint8Array(await blob.arrayBuffer())];
         await lm.dispose();
+        const reloaded = await engine.languageModel(blobs, { device: 'cpu', threads: 1 });
+        const afterReload: number[] = [];
+        for await (const piece of reloaded.generate(prompt, greedy)) afterReload.push(...piece.ids);
         engine.dispose();
-        return { before, losses, after, again, stopped, files };
+        return { before, losses, after, again, stopped, files, afterReload };
       },
       { device, ids: IDS, prompt: PROMPT, options: OPTIONS, greedy: GREEDY },
     );
@@ -106,7 +110,7 @@ describeBrowser('fine-tuning in Chromium', () => {
       if (process.env['MATMAMBA_REQUIRE']?.split(',').includes('webgpu')) throw new Error(found.missing);
       return skip(found.missing);
     }
-    const { before, losses, after, again, stopped, files } = found;
+    const { before, losses, after, again, stopped, files, afterReload } = found;
     expect(before).toEqual(expected.before);
     expect(losses).toHaveLength(OPTIONS.steps);
     for (const [step, byLevel] of losses.entries()) {
@@ -121,6 +125,7 @@ describeBrowser('fine-tuning in Chromium', () => {
     expect(stopped).toBe(2);
     expect(again).toEqual(after);
 
+    expect(afterReload).toEqual(after);
     const saving = `${folder}/saved-${device}`;
     mkdirSync(saving);
     for (const [name, bytes] of Object.entries(files)) writeFileSync(`${saving}/${name}`, Uint8Array.from(bytes));
@@ -128,6 +133,37 @@ describeBrowser('fine-tuning in Chromium', () => {
     expect(await write(saved)).toEqual(after);
     for (const [name, tensor] of Object.entries(saved.stateDict())) {
       expect(relativeError(tensor.toFloat32(), expected.weights[name]!), name).toBeLessThan(WEIGHT_TOLERANCE);
+    }
+  });
+
+  test('the example of docs/web.md teaches a text and saves the weights', { timeout: 120_000 }, async () => {
+    const example = /```html\n(<!doctype html>.*?)\n```/s.exec(readFileSync('docs/web.md', 'utf8'))![1]!;
+    writeFileSync(`${folder}/example.html`, example);
+    const small = { ...CONFIG, vocabSize: 4096 };
+    await using model = await MatMambaLMHeadModel.create(small, { threads: 1, blas: 'off', seed: 1 });
+    await model.savePretrained(`${folder}/models/books-10m`);
+    cpSync('models/books-10m/tokenizer.json', `${folder}/models/books-10m/tokenizer.json`);
+    const plain = await launchChromium();
+    try {
+      const reader = await plain.newPage();
+      const problems: string[] = [];
+      reader.on('pageerror', (error) => problems.push(String(error)));
+      await reader.goto(`${url}example.html`);
+      await reader.waitForFunction(() => document.querySelector('#log')!.textContent === 'ready');
+      await reader.getByRole('button', { name: 'Teach' }).click();
+      await reader.waitForFunction(() => document.querySelector('#teach:not([disabled])'));
+      expect(await reader.locator('#log').textContent()).toMatch(/the text has 0 tokens.*give more text/s);
+      await reader
+        .getByLabel('A text of some pages')
+        .fill('The sea was calm, and the sky was clear, and nobody spoke. '.repeat(20));
+      await reader.getByRole('button', { name: 'Teach' }).click();
+      await reader.waitForSelector('#save:not([hidden])', { timeout: 90_000 });
+      expect(await reader.locator('#log').textContent()).toMatch(/^step 50: loss \d\.\d+ at full width, \d\.\d+ at an eighth\n./);
+      const [download] = await Promise.all([reader.waitForEvent('download'), reader.locator('#save').click()]);
+      expect(download.suggestedFilename()).toBe('model.safetensors');
+      expect(problems).toEqual([]);
+    } finally {
+      await plain.close();
     }
   });
 

@@ -58,8 +58,8 @@ export class EngineHost {
   readonly #handlers: Handlers = {
     devices: () => Promise.all(DEVICE_NAMES.filter((name) => name !== 'cuda').map(reportDevice)),
 
-    openLanguage: async ({ given: { url, options }, signal, tell }) => {
-      const model = await MatMambaLMHeadModel.fromPretrained(url, { ...options, signal, progressCallback: tell });
+    openLanguage: async ({ given: { source, options }, signal, tell }) => {
+      const model = await MatMambaLMHeadModel.fromPretrained(source, { ...options, signal, progressCallback: tell });
       return { ...this.#adopt(model, { kind: 'language', config: model.config }), kind: 'language', config: model.config };
     },
 

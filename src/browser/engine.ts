@@ -6,6 +6,7 @@
 import type { WidthOptions } from '../elastic/granularity.ts';
 import { MatMambaError, throwIfAborted } from '../errors.ts';
 import type { MatMamba2VisionConfig } from '../models/config.ts';
+import type { ModelSource } from '../models/load.ts';
 import type { MemoryReport } from '../models/model.ts';
 import type { GeneratedPiece } from '../text/index.ts';
 import type { StepRecord } from '../train/trainer.ts';
@@ -72,11 +73,13 @@ export class Engine {
   }
 
   /**
-   * A language model from the URL of its folder (relative to the page) or a hub id. Files are fetched once and kept.
+   * A language model from the URL of its folder (relative to the page) or a hub id, whose files are fetched once and kept;
+   * or from the files themselves, as `files()` gives them or a person chose them.
    * @throws NETWORK, FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, MEMORY, DEVICE, ABORTED
    */
-  async languageModel(url: string, { signal, onProgress, ...options }: OpenOptions = {}): Promise<EngineLanguageModel> {
-    const info = await this.#call('openLanguage', { url: absolute(url), options }, signal, onProgress);
+  async languageModel(source: ModelSource, { signal, onProgress, ...options }: OpenOptions = {}): Promise<EngineLanguageModel> {
+    const given = { source: typeof source === 'string' ? absolute(source) : source, options };
+    const info = await this.#call('openLanguage', given, signal, onProgress);
     return new EngineLanguageModel((name, given, signal, onEvent) => this.#call(name, given, signal, onEvent), info);
   }
 

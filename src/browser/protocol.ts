@@ -7,6 +7,7 @@ import type { Capabilities, DeviceName, ModelDType } from '../backends/backend.t
 import type { WidthOptions } from '../elastic/granularity.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { MambaConfig, MatMamba2VisionConfig } from '../models/config.ts';
+import type { ModelSource } from '../models/load.ts';
 import type { MemoryReport } from '../models/model.ts';
 import type { GenerateOptions, GeneratedPiece } from '../text/index.ts';
 import type { FineTuneOptions } from '../train/fine-tune.ts';
@@ -82,7 +83,7 @@ export interface DeviceReport {
 /** The requests by name: what is given, what events come, what is the result. */
 export interface Requests {
   devices: { given: object; event: never; result: readonly DeviceReport[] };
-  openLanguage: { given: { url: string; options: EngineModelOptions }; event: EngineProgress; result: LanguageInfo };
+  openLanguage: { given: { source: ModelSource; options: EngineModelOptions }; event: EngineProgress; result: LanguageInfo };
   openVision: {
     given: { source: string | { config: Partial<MatMamba2VisionConfig>; seed: number }; options: EngineModelOptions };
     event: EngineProgress;

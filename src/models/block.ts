@@ -7,7 +7,7 @@ import type { Graph } from '../graph/graph.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { floatInput } from './call.ts';
 import { type MatMamba2Config, SSM_DEFAULTS, blockConfig, configFromJson, configToJson } from './config.ts';
-import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
+import { type ModelSource, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { type MixerShape, mixerParameters, mixerShape, mixerState, traceMixer, weightsOf } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { linearInit } from './parameters.ts';
@@ -57,7 +57,7 @@ export class MatMamba2 extends Model {
    * A block that `savePretrained` wrote: a folder or a hub id.
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
-  static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MatMamba2Config> = {}): Promise<MatMamba2> {
+  static async fromPretrained(idOrFolder: ModelSource, options: PretrainedOptions<MatMamba2Config> = {}): Promise<MatMamba2> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
     const { full, shape, parameters } = await orClose(opened, () =>

@@ -25,7 +25,7 @@ export async function loadModelTokenizer({ folder, fetched }: OpenModel): Promis
   const blobs = await Promise.all(TOKENIZER_FILES.map(async (name) => [name, await fetched(name)] as const));
   const [json, config] = await Promise.all(blobs.map(([name, blob]) => parse(blob, folder + name)));
   if (json === undefined) return undefined;
-  const tokenizer = tokenizerFromJson(json, config, new URL(folder).pathname.split('/').at(-2) || folder);
+  const tokenizer = tokenizerFromJson(json, config, folder.split('/').at(-2) || folder);
   const byName = new Map<string, Blob | undefined>(blobs);
   origins.set(tokenizer, async (name) => byName.get(name)?.text());
   return tokenizer;

@@ -20,7 +20,7 @@ import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, paddedV
 import { loadModelTokenizer, tokenizerFiles } from './folder-tokenizer.ts';
 import { EMBEDDING, HEAD, type LanguageDeclaration, declareLanguageModel, trimVocabulary } from './language-shape.ts';
 import { type Head, traceLanguageModel, traceLanguageTraining } from './language-trace.ts';
-import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
+import { type ModelSource, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import type { MixerState } from './mixer.ts';
 import { Model } from './model.ts';
 import { type RunPiece, nextTokens } from './next-tokens.ts';
@@ -78,10 +78,14 @@ export class MatMambaLMHeadModel extends Model {
   }
 
   /**
-   * A model from a folder, a weights file, a URL of a folder, or a hub id: safetensors or the original's `pytorch_model.bin`.
+   * A model from a folder, a weights file, a URL of a folder, a hub id, or files in memory: safetensors or the original's
+   * `pytorch_model.bin`.
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
-  static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MambaConfig> = {}): Promise<MatMambaLMHeadModel> {
+  static async fromPretrained(
+    idOrFolder: ModelSource,
+    options: PretrainedOptions<MambaConfig> = {},
+  ): Promise<MatMambaLMHeadModel> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
     const { declared, trimmed } = await orClose(opened, () => {

@@ -9,7 +9,7 @@ import { Tensor } from '../tensor/tensor.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { floatInput } from './call.ts';
 import { type MatMamba2VisionConfig, VISION_DEFAULTS, configFromJson, configToJson, ssmConfig, visionConfig } from './config.ts';
-import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
+import { type ModelSource, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { type TrainingInputs, mixerShape } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { type ParameterDeclaration, linearInit, matrix, normal, uniform, vector, zeros } from './parameters.ts';
@@ -62,7 +62,7 @@ export class MatMamba2Vision extends Model {
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
   static async fromPretrained(
-    idOrFolder: string,
+    idOrFolder: ModelSource,
     options: PretrainedOptions<MatMamba2VisionConfig> = {},
   ): Promise<MatMamba2Vision> {
     const warn = options.onWarning ?? (() => {});

@@ -74,10 +74,16 @@ describe('fine-tuning', () => {
       expect(Object.keys(files)).toEqual(['config.json', 'model.safetensors']);
       for (const [name, blob] of Object.entries(files))
         writeFileSync(`${folder}/${name}`, new Uint8Array(await blob.arrayBuffer()));
-      const again = await MatMambaLMHeadModel.fromPretrained(folder, { threads: 1, blas: 'off' });
-      opened.push(again);
-      const weights = Object.entries(model.stateDict());
-      for (const [name, tensor] of weights) expect(again.stateDict()[name]!.toFloat32(), name).toEqual(tensor.toFloat32());
+      for (const source of [folder, files]) {
+        const again = await MatMambaLMHeadModel.fromPretrained(source, { threads: 1, blas: 'off' });
+        opened.push(again);
+        const weights = Object.entries(model.stateDict());
+        for (const [name, tensor] of weights) expect(again.stateDict()[name]!.toFloat32(), name).toEqual(tensor.toFloat32());
+      }
+      await expect(MatMambaLMHeadModel.fromPretrained({ 'config.json': files['config.json']! })).rejects.toMatchObject({
+        code: 'FILE',
+        message: expect.stringContaining('the given files/ holds no weights'),
+      });
     } finally {
       rmSync(folder, { recursive: true });
     }
