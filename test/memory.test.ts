@@ -14,8 +14,8 @@ const index = buildPackage('matmamba-memory-test');
 
 /** Devices compile their kernels anew, slowly on a busy machine. */
 const LIMIT_MS = 280_000;
-/** From one device to the next; one that stays takes 70 MB with its kernels. */
-const MOST_DEVICE_BYTES = 20e6;
+/** From one device to the next; one that stays takes 15 MB with its kernels. */
+const MOST_DEVICE_BYTES = 6e6;
 const CONFIG = { dModel: 64, nLayer: 1, vocabSize: 8192, ssmCfg: { dState: 16 } };
 /** The embedding; what a round would leave behind if weights were not freed. */
 const WEIGHT_BYTES = 4 * CONFIG.dModel * CONFIG.vocabSize;
@@ -52,7 +52,9 @@ async function run({ rounds, kept, held }: Course): Promise<{ rounds: readonly R
     for (let i = 0; i < ${rounds + kept}; i++) {
       const model = await MatMambaLMHeadModel.create(${JSON.stringify(CONFIG)}, { device: 'webgpu', seed: i });
       let made = 0;
-      for await (const { ids } of model.generate([1], { maxNewTokens: 1, temperature: 0 })) made += ids.length;
+      // With a penalty the host draws: devices of their own have a kernel less to compile.
+      const options = { maxNewTokens: 1, temperature: 0, repetitionPenalty: ${held ? 1 : 1.1} };
+      for await (const { ids } of model.generate([1], options)) made += ids.length;
       if (made !== 1) throw new Error('no token came');
       if (i < ${rounds}) await model.dispose(); else open.push(model);
       globalThis.gc();
@@ -97,8 +99,8 @@ describe.skipIf(!backend)(backend ? 'models come and go on WebGPU' : `models com
   test(
     'devices come and go with their models',
     async () => {
-      const { rounds } = await run({ rounds: 12, kept: 0, held: false });
-      expect(growth(rounds.slice(4))).toBeLessThan(MOST_DEVICE_BYTES);
+      const { rounds } = await run({ rounds: 10, kept: 0, held: false });
+      expect(growth(rounds.slice(3))).toBeLessThan(MOST_DEVICE_BYTES);
     },
     LIMIT_MS,
   );
