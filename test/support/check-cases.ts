@@ -48,8 +48,10 @@ export function reportWebGpuCases(backend: Backend, opName: OpName, dtype: Model
 }
 
 /** All cases of an op on a WebGPU backend. @throws see `checkCases` */
-export async function checkWebGpuCases(backend: Backend, opName: OpName, dtype: ModelDType): Promise<void> {
-  throwFailures(await reportWebGpuCases(backend, opName, dtype));
+export async function checkWebGpuCases(backend: Backend, opName: OpName, dtype: ModelDType, measured?: Measured): Promise<void> {
+  const reports = await reportWebGpuCases(backend, opName, dtype);
+  for (const { error } of reports) measured?.(error);
+  throwFailures(reports);
 }
 
 /** @throws Error naming the cases, the results and the places of the largest differences */
