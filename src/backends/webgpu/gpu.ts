@@ -29,8 +29,9 @@ export interface OpenedGpu {
   /** Vendor, architecture and description, as far as the adapter tells. */
   readonly description: string;
   readonly features: readonly string[];
-  /** Bytes of the largest buffer that a kernel can be given. */
+  /** Bytes of the largest buffer that a kernel can be given, and what sets them. */
   readonly bufferLimitBytes: number;
+  readonly bufferLimitName: (typeof WANTED_LIMITS)[number] | 'bufferLimitBytes';
 }
 
 /** Dawn, one for the process: it would end, devices in use or not, when nothing refers to it any more. */
@@ -69,9 +70,9 @@ export async function openGpu({
   try {
     adapter = await gpu.requestAdapter({ powerPreference });
   } catch (cause) {
-    throw noAdapter(messageOf(cause), cause);
+    throw noAdapter(`: ${messageOf(cause)}`, cause);
   }
-  if (!adapter) throw noAdapter('none was offered');
+  if (!adapter) throw noAdapter(' was offered');
   const { info, features, limits } = adapter;
   const requiredFeatures = WANTED_FEATURES.filter((name) => features.has(name));
   const requiredLimits = Object.fromEntries(WANTED_LIMITS.map((name) => [name, limits[name]]));
@@ -79,14 +80,23 @@ export async function openGpu({
   try {
     device = await adapter.requestDevice({ requiredFeatures, requiredLimits, label: 'matmamba' });
   } catch (cause) {
-    throw new MatMambaError('DEVICE', `the WebGPU adapter gave no device: ${messageOf(cause)}`, { cause });
+    throw new MatMambaError('DEVICE', `the WebGPU adapter gave no device: ${messageOf(cause)}`, {
+      hint: "close other pages that use the GPU and try again; the device 'cpu' always works",
+      cause,
+    });
   }
+  const bufferLimits = [
+    ...WANTED_LIMITS.map((name) => [name, device.limits[name]] as const),
+    ['bufferLimitBytes', bufferLimitBytes] as const,
+  ];
+  const [bufferLimitName, least] = bufferLimits.reduce((a, b) => (b[1] < a[1] ? b : a));
   const words = [info.vendor, info.architecture, info.description || info.device].filter((word) => word);
   return {
     device,
     description: words.join(' ') || 'unnamed adapter',
     features: requiredFeatures,
-    bufferLimitBytes: Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize, bufferLimitBytes),
+    bufferLimitBytes: least,
+    bufferLimitName,
     facts: {
       subgroups: device.features.has('subgroups'),
       subgroupMinSize: info.subgroupMinSize ?? 1,
@@ -98,7 +108,7 @@ export async function openGpu({
 }
 
 function noAdapter(why: string, cause?: unknown): MatMambaError {
-  return new MatMambaError('DEVICE', `no WebGPU adapter: ${why}`, {
+  return new MatMambaError('DEVICE', `no WebGPU adapter${why}`, {
     hint: "a GPU with a Vulkan, Metal or Direct3D 12 driver is needed; the device 'cpu' always works",
     ...(cause === undefined ? {} : { cause }),
   });

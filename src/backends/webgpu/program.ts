@@ -95,6 +95,7 @@ export class WebGpuProgram implements Program, Places {
       const floats = kernelOf(node).scratchFloats?.(new ResolvedNode(this, node, 0)) ?? 0;
       return 4 * floats;
     });
+    host.device.checkSize(this.#plan.bytes, 'activations');
     this.#commands = new Commands(host.device);
     for (const [i, node] of graph.nodes.entries()) {
       const resolved = new ResolvedNode(this, node, this.#plan.scratch.get(i) ?? 0);
