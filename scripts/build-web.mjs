@@ -2,8 +2,9 @@
  * Builds what browsers take: the library as ES modules without Node (dist/bundle) and the page (dist/page), both with
  * relative URLs, so that any static host serves them from any folder. Needs the kernels: npm run build.
  *   node scripts/build-web.mjs [--out FOLDER] [library] [page]
+ *   node scripts/build-web.mjs --out FOLDER --entry FILE    # a page that runs one module, for tests inside browsers
  */
-import { cpSync, existsSync, mkdirSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { build } from 'vite';
@@ -17,10 +18,10 @@ if (!existsSync(at('src/backends/cpu/kernels-simd.wasm'))) {
 }
 
 const { values, positionals: wanted } = parseArgs({
-  options: { out: { type: 'string', default: at('dist') } },
+  options: { out: { type: 'string', default: at('dist') }, entry: { type: 'string' } },
   allowPositionals: true,
 });
-const { out } = values;
+const { out, entry } = values;
 
 const common = {
   configFile: false,
@@ -30,6 +31,7 @@ const common = {
     alias: [
       { find: /^matmamba$/, replacement: at('src/index.ts') },
       { find: /^matmamba\/browser$/, replacement: at('src/browser/index.ts') },
+      { find: /^matmamba\/train$/, replacement: at('src/train/portable.ts') },
     ],
   },
   plugins: [withoutNode(root)],
@@ -43,7 +45,17 @@ const output = {
   reportCompressedSize: false,
 };
 
-if (wanted.length === 0 || wanted.includes('library')) {
+if (entry) {
+  await build({
+    ...common,
+    root,
+    publicDir: false,
+    build: { ...output, outDir: out, rollupOptions: { input: { entry }, output: { entryFileNames: '[name].js' } } },
+  });
+  writeFileSync(`${out}/index.html`, '<!doctype html><meta charset="utf-8" /><script type="module" src="./entry.js"></script>');
+}
+const everything = wanted.length === 0 && !entry;
+if (everything || wanted.includes('library')) {
   await build({
     ...common,
     root,
@@ -52,14 +64,14 @@ if (wanted.length === 0 || wanted.includes('library')) {
       ...output,
       outDir: `${out}/bundle`,
       rollupOptions: {
-        input: { index: at('src/index.ts'), browser: at('src/browser/index.ts') },
+        input: { index: at('src/index.ts'), browser: at('src/browser/index.ts'), train: at('src/train/portable.ts') },
         preserveEntrySignatures: 'strict',
         output: { entryFileNames: '[name].js' },
       },
     },
   });
 }
-if (wanted.length === 0 || wanted.includes('page')) {
+if (everything || wanted.includes('page')) {
   await build({ ...common, root: at('web'), build: { ...output, outDir: `${out}/page` } });
   mkdirSync(`${out}/page/models`, { recursive: true });
   cpSync(at('models/books-10m'), `${out}/page/models/books-10m`, { recursive: true });

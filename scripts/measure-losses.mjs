@@ -19,25 +19,31 @@ const EXCERPT_TOKENS = 769;
 const LEVELS = [1, 2, 4, 8];
 /** Heads of every layer, between the levels. */
 const HEADS = [10, 12, 20, 24, 28, 40, 48, 56];
-const D = 384;
-const HEAD_DIMS = D / 64;
-/** Heads layer by layer. */
-const MIXES = [
-  [64, 64, 64, 64, 32, 32, 32, 32],
-  [32, 32, 32, 32, 64, 64, 64, 64],
-  [64, 64, 32, 32, 32, 32, 64, 64],
-  [32, 32, 64, 64, 64, 64, 32, 32],
-  [64, 56, 48, 40, 32, 24, 16, 8],
-  [8, 16, 24, 32, 40, 48, 56, 64],
-  [64, 16, 64, 16, 64, 16, 64, 16],
-  [64, 32, 16, 8, 8, 16, 32, 64],
-  [8, 16, 32, 64, 64, 32, 16, 8],
-  [32, 32, 16, 16, 16, 16, 16, 16],
-  [16, 16, 16, 16, 16, 16, 32, 32],
-  [64, 64, 64, 64, 64, 64, 8, 8],
-];
+const { d_model: dModel, n_layer: layers } = JSON.parse(readFileSync(`${MODEL}/config.json`, 'utf8'));
+const FULL_HEADS = 64;
+const HEAD_DIMS = dModel / FULL_HEADS;
 
-const widths = [...HEADS.map((heads) => Array(8).fill(heads)), ...MIXES].flatMap((heads) => [
+/** 64 at one end, 8 at the other, in eighths; `share` from 0 to 1. */
+const between = (share) => 64 - 8 * Math.round(7 * share);
+/** How far a layer is from the middle, 0 to 1. */
+const fromMiddle = (share) => Math.abs(2 * share - 1);
+/** Heads of a layer by its place, 0 (first) to 1 (last), and number. */
+const MIXES = [
+  (at) => (at < 0.5 ? 64 : 32),
+  (at) => (at < 0.5 ? 32 : 64),
+  (at) => (fromMiddle(at) > 0.5 ? 64 : 32),
+  (at) => (fromMiddle(at) > 0.5 ? 32 : 64),
+  (at) => between(at),
+  (at) => between(1 - at),
+  (_, i) => (i % 2 === 0 ? 64 : 16),
+  (at) => between(1 - fromMiddle(at)),
+  (at) => between(fromMiddle(at)),
+  (at) => (at < 0.25 ? 32 : 16),
+  (at) => (at > 0.75 ? 32 : 16),
+  (at) => (at > 0.75 ? 8 : 64),
+].map((heads) => Array.from({ length: layers }, (_, i) => heads(i / (layers - 1), i)));
+
+const widths = [...HEADS.map((heads) => Array(layers).fill(heads)), ...MIXES].flatMap((heads) => [
   '--dims',
   heads.map((n) => n * HEAD_DIMS).join(),
 ]);

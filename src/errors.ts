@@ -30,11 +30,14 @@ export class MatMambaError extends Error {
   override readonly name = 'MatMambaError';
   readonly code: ErrorCode;
   readonly hint: string | undefined;
+  /** The message without the hint. */
+  readonly text: string;
 
   constructor(code: ErrorCode, message: string, options: { hint?: string; cause?: unknown } = {}) {
     super(options.hint ? `${message}\n  ${options.hint}` : message, options.cause === undefined ? {} : { cause: options.cause });
     this.code = code;
     this.hint = options.hint;
+    this.text = message;
   }
 }
 

@@ -7,7 +7,7 @@ import sharp from 'sharp';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { serveFolder } from '../scripts/static-server.mjs';
-import { describeBrowser, launchChromium } from './support/chromium.ts';
+import { WEBGPU_FLAGS, describeBrowser, launchChromium } from './support/chromium.ts';
 import { buildWeb } from './support/web-build.ts';
 
 const READY_MS = 30_000;
@@ -162,8 +162,7 @@ describeBrowser('the page', () => {
   });
 
   test('writes on a WebGPU adapter where there is one', async ({ skip }) => {
-    // A software adapter: right, and slow.
-    const other = await launchChromium('--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader');
+    const other = await launchChromium(...WEBGPU_FLAGS);
     ends.push(() => other.close());
     const page = await open(await serve(), await other.newContext());
     await ready(page);
@@ -181,6 +180,56 @@ describeBrowser('the page', () => {
     await page.locator('#stop').click();
     expect(onCpu).not.toBe('');
     expect(await page.locator('#problem').isHidden()).toBe(true);
+  });
+
+  test('a GPU that is lost while it writes takes no text with it; the CPU goes on, or WebGPU anew', async ({ skip }) => {
+    const other = await launchChromium(...WEBGPU_FLAGS);
+    ends.push(() => other.close());
+    const page = await open(await serve(), await other.newContext());
+    await ready(page);
+    await page.getByRole('button', { name: 'Level 8, 8 heads' }).click();
+    await page.waitForFunction(() => document.querySelector('#device-note')!.textContent.includes('thread'));
+    const webgpu = page.getByRole('radio', { name: 'WebGPU' });
+    if (await webgpu.isDisabled()) return skip((await page.locator('#device-note').textContent()) ?? '');
+    // The worker's devices are kept, so that the last one can be destroyed as a driver's reset does it.
+    const worker = page.workers()[0]!;
+    await worker.evaluate(() => {
+      const { prototype } = GPUAdapter;
+      const { requestDevice } = prototype;
+      prototype.requestDevice = async function (...given) {
+        const device = await requestDevice.apply(this, given);
+        Object.assign(globalThis, { lastDevice: device });
+        return device;
+      };
+    });
+    const lose = async (): Promise<void> => {
+      const before = await page.locator('.pane.side-A .words').textContent();
+      await page.waitForFunction(
+        (old) => !['', old].includes(document.querySelector('.pane.side-A .words')!.textContent),
+        before,
+        { timeout: READY_MS },
+      );
+      await worker.evaluate(() => (globalThis as unknown as { lastDevice: GPUDevice }).lastDevice.destroy());
+      await page.waitForSelector('#problem:not([hidden])', { timeout: READY_MS });
+    };
+    await page.locator('#prompt').fill('She opened the door and');
+    await webgpu.check({ force: true });
+    await ready(page, 'webgpu');
+    await lose();
+    const problem = page.locator('#problem');
+    expect(await problem.textContent()).toMatch(/^WebGPU stopped working: the GPU was lost: \S.*Your text is still here/s);
+    expect(await page.locator('.pane.side-A').getAttribute('aria-busy')).toBe('false');
+    await page.getByRole('button', { name: 'Try WebGPU again' }).click();
+    await page.waitForSelector('#problem', { state: 'hidden', timeout: READY_MS });
+    await lose();
+    await page.getByRole('button', { name: 'Go on on the CPU' }).click();
+    await ready(page, 'cpu');
+    const cpu = page.getByRole('radio', { name: 'CPU' });
+    expect(await cpu.isChecked()).toBe(true);
+    expect(await cpu.evaluate((element) => element === document.activeElement)).toBe(true);
+    expect((await written(page)).length).toBeGreaterThan(100);
+    expect(await page.locator('#prompt').inputValue()).toBe('She opened the door and');
+    expect(await problem.isHidden()).toBe(true);
   });
 
   test('without isolation one thread does it, and the page says so', async () => {
@@ -226,6 +275,49 @@ describeBrowser('the page', () => {
     expect(asked.map(({ method }) => method)).toEqual(['HEAD']);
     await again.locator('#clear').click();
     await again.waitForSelector('#stored-line', { state: 'hidden' });
+  });
+
+  test('a file that changes on the server while it is fetched is fetched anew, and the page says so', async () => {
+    const whole = readFileSync(`${folder}/models/books-10m/model.safetensors`);
+    let gets = 0;
+    let goOn = (): void => {};
+    const intercept = (request: IncomingMessage, response: ServerResponse): boolean => {
+      if (!request.url?.endsWith('model.safetensors') || request.method !== 'GET') return false;
+      gets++;
+      if (gets === 1) {
+        // Another version, which breaks off.
+        response.writeHead(200, { 'Content-Length': whole.length + 64, ETag: '"old"' });
+        response.write(Buffer.alloc(6_000_000, 7), () => setTimeout(() => response.destroy(), 200));
+        return true;
+      }
+      expect(request.headers['if-range']).toBe('"old"');
+      response.writeHead(200, { 'Content-Length': whole.length, ETag: '"new"' });
+      response.write(whole.subarray(0, 1_000_000));
+      goOn = () => void response.end(whole.subarray(1_000_000));
+      return true;
+    };
+    const page = await open(await serve({ intercept }));
+    await page.waitForFunction(() => document.querySelector('#loading-text')!.textContent.includes('has changed on the server'));
+    goOn();
+    await ready(page);
+    // Weights of two versions would write nothing of the kind.
+    expect(await written(page)).toMatch(/^[\x20-\u2019\n]{100,}$/);
+    expect(gets).toBe(2);
+  });
+
+  test('a file that never stays the same is given up with the reason', async () => {
+    let version = 0;
+    const intercept = (request: IncomingMessage, response: ServerResponse): boolean => {
+      if (!request.url?.endsWith('model.safetensors')) return false;
+      response.writeHead(200, { 'Content-Length': 20_000_000, ETag: `"${++version}"` });
+      response.write(Buffer.alloc(5_000_000), () => setTimeout(() => response.destroy(), 100));
+      return true;
+    };
+    const page = await open(await serve({ intercept }));
+    await page.waitForSelector('#problem:not([hidden])', { timeout: READY_MS });
+    expect(await page.locator('#problem').textContent()).toMatch(/model\.safetensors cannot be fetched: the file changed/);
+    expect(await page.locator('#problem').textContent()).toContain('try later');
+    expect(version).toBeLessThan(10);
   });
 
   test('a model that is not there is said to be so', async () => {
@@ -285,7 +377,7 @@ describeBrowser('the page', () => {
       await page.waitForTimeout(1500);
       const picture = await page.screenshot({ animations: 'disabled' });
       await sharp(picture)
-        .png({ palette: true, colours: 48, effort: 10, compressionLevel: 9 })
+        .png({ palette: true, colours: 16, dither: 0.2, effort: 10, compressionLevel: 9 })
         .toFile(`${images}page-${name}.png`);
     }
   });

@@ -33,13 +33,13 @@ const settings = new Settings(() => {
   void open();
   vision.reset();
 });
-const vision = new VisionPanel(engine, () => settings.choice, showProblem);
+const vision = new VisionPanel(engine, () => settings.choice, onFailure);
 const controls = new MixControls(LAYERS, (heads) => setSize(heads));
 const whenTyped = afterPause(TYPING_PAUSE_MS, () => writeAll());
 const whenSlid = afterPause(SLIDING_PAUSE_MS, () => write(side));
 const whenIdle = afterPause(IDLE_MS, () => {
   if (panes.some(({ state }) => state.isWriting)) return;
-  losses?.measure(shownSides().map((i) => sizes[i]!)).catch(showProblem);
+  losses?.measure(shownSides().map((i) => sizes[i]!)).catch(onFailure);
 });
 
 function shownSides(): number[] {
@@ -87,15 +87,16 @@ async function open(why?: unknown): Promise<void> {
   }
 }
 
-function showProgress({ file, loadedBytes, totalBytes }: EngineProgress): void {
+function showProgress({ file, loadedBytes, totalBytes, changed }: EngineProgress): void {
   const bar = byId<HTMLProgressElement>('loading-bar');
   byId('loading').hidden = false;
   if (totalBytes > 0) bar.value = loadedBytes / totalBytes;
   else bar.removeAttribute('value');
-  const what = file === undefined ? 'Preparing the weights' : `Fetching ${file}`;
+  const what = changed ? `${file} has changed on the server; fetching it anew` : `Fetching ${file}`;
   // Said once a file, shown as it goes.
   const text = byId('loading-text');
-  if (!text.textContent.startsWith(what)) text.textContent = what;
+  const line = file === undefined ? 'Preparing the weights' : what;
+  if (text.textContent !== line) text.textContent = line;
   bar.title = totalBytes > 0 ? `${megabytes(loadedBytes)} of ${megabytes(totalBytes)}` : megabytes(loadedBytes);
 }
 
@@ -118,7 +119,7 @@ function write(i: number): void {
   if (!model || text.trim() === '') return;
   const writing = model;
   panes[i]!.write(writing, text, sizes[i]!, seed).catch((error: unknown) => {
-    if (model === writing) showProblem(error);
+    if (model === writing) onFailure(error);
   });
 }
 
@@ -164,11 +165,47 @@ function showFigures(): void {
   );
 }
 
-function showProblem(error: unknown): void {
+function showProblem(error: unknown, ...ways: readonly (readonly [string, () => void])[]): void {
   const problem = byId('problem');
-  problem.textContent = error instanceof Error ? error.message : String(error);
+  problem.replaceChildren(el('p', {}, error instanceof Error ? error.message : String(error)));
+  if (ways.length > 0) {
+    const buttons = ways.map(([name, go]) => {
+      const button = el('button', { type: 'button' }, name);
+      button.addEventListener('click', go);
+      return button;
+    });
+    problem.append(el('div', { class: 'buttons' }, ...buttons));
+  }
   problem.hidden = false;
   if (!model) byId('loading').hidden = true;
+}
+
+/** What went wrong while a model was in use. A GPU that is gone takes the model with it, and nothing of the text. */
+function onFailure(error: unknown): void {
+  const { device } = settings.choice;
+  if (device === 'cpu' || !(error instanceof Error && 'code' in error && error.code === 'DEVICE')) {
+    showProblem(error);
+    return;
+  }
+  for (const pane of panes) pane.stop();
+  const again = (): void => {
+    // The button goes away with the message: the keyboard goes on where devices are chosen.
+    document.querySelector<HTMLInputElement>('input[name=device]:checked')!.focus();
+    vision.reset();
+    void open();
+  };
+  const text = 'text' in error ? String(error.text) : error.message;
+  showProblem(
+    new Error(`WebGPU stopped working: ${text}\nYour text is still here. The model has to be loaded again.`),
+    [
+      'Go on on the CPU',
+      () => {
+        settings.fallBack();
+        again();
+      },
+    ],
+    ['Try WebGPU again', again],
+  );
 }
 
 async function showStored(): Promise<void> {

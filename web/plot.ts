@@ -13,10 +13,10 @@ export interface Mark {
 }
 
 const WIDTH = 420;
-const HEIGHT = 250;
+const HEIGHT = 262;
 const LEFT = 40;
 const RIGHT = 14;
-const TOP = 12;
+const TOP = 24;
 const BOTTOM = 34;
 const LOSS_STEP = 0.2;
 const LOSSES = [3.2, 4] as const;
@@ -35,7 +35,7 @@ export class Plot {
     this.#x = (parameters) => LEFT + ((parameters / 1e6 - least) / (most - least)) * (WIDTH - LEFT - RIGHT);
     this.#picture = svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img' });
     this.#picture.append(this.#axes(least, most), this.#points(onPick), this.#marks);
-    this.element.append(this.#picture, numbers(info, onPick));
+    this.element.append(legend(), this.#picture, numbers(info, onPick));
   }
 
   show(marks: readonly Mark[]): void {
@@ -70,7 +70,7 @@ export class Plot {
     }
     axes.append(
       svg('text', { x: WIDTH - RIGHT, y: HEIGHT - 3, 'text-anchor': 'end' }, 'million parameters in use'),
-      svg('text', { x: 4, y: HEIGHT - 3 }, 'nats a token'),
+      svg('text', { x: 4, y: 12 }, 'nats a token'),
     );
     return axes;
   }
@@ -112,6 +112,12 @@ export class Plot {
   }
 }
 
+/** What filled and hollow points are. */
+function legend(): HTMLElement {
+  const dot = (kind: string): HTMLElement => el('span', { class: `dot ${kind}` });
+  return el('p', { class: 'hint legend', 'aria-hidden': 'true' }, dot('filled'), 'all layers alike', dot('hollow'), 'mixed');
+}
+
 function describe({ heads }: Measured): string {
   return isUniform(heads) ? nameOf(heads) : heads.join(' · ');
 }
@@ -130,12 +136,12 @@ function numbers(info: LanguageInfo, onPick: (heads: Heads) => void): HTMLElemen
       'tr',
       {},
       el('th', { scope: 'row' }, describe(point)),
-      el('td', {}, (costOf(point.heads, info).parameters / 1e6).toFixed(2)),
+      el('td', {}, `${(costOf(point.heads, info).parameters / 1e6).toFixed(2)} M`),
       el('td', {}, point.loss.toFixed(3)),
       el('td', {}, use),
     );
   });
-  const head = ['Heads', 'M parameters', 'Loss', ''].map((text) => el('th', { scope: 'col' }, text));
+  const head = ['Heads', 'Parameters', 'Loss', ''].map((text) => el('th', { scope: 'col' }, text));
   return el(
     'details',
     { class: 'numbers' },

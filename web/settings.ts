@@ -88,7 +88,8 @@ export class Settings {
 
 function reasonOf(device: string, report: DeviceReport | undefined): string {
   if (device === 'webgpu' && !('gpu' in navigator)) return 'this browser does not offer it';
-  return (report?.summary ?? 'this build does not have it').split('\n')[0]!;
+  const reason = (report?.summary ?? 'this build does not have it').split('\n')[0]!;
+  return reason.replace(/^no WebGPU adapter/, 'no adapter');
 }
 
 function bindTheme(): void {

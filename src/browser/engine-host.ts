@@ -58,8 +58,8 @@ export class EngineHost {
   readonly #handlers: Handlers = {
     devices: () => Promise.all(DEVICE_NAMES.filter((name) => name !== 'cuda').map(reportDevice)),
 
-    openLanguage: async ({ given: { url, options }, signal, tell }) => {
-      const model = await MatMambaLMHeadModel.fromPretrained(url, { ...options, signal, progressCallback: tell });
+    openLanguage: async ({ given: { source, options }, signal, tell }) => {
+      const model = await MatMambaLMHeadModel.fromPretrained(source, { ...options, signal, progressCallback: tell });
       return { ...this.#adopt(model, { kind: 'language', config: model.config }), kind: 'language', config: model.config };
     },
 
@@ -91,6 +91,14 @@ export class EngineHost {
       }
       return sum / count;
     },
+
+    fineTune: async ({ given: { model, text, options }, signal, tell }) => {
+      const { fineTune } = await import('../train/fine-tune.ts');
+      await fineTune(this.#language(model), text, { ...options, signal, onStep: tell });
+      return null;
+    },
+
+    files: ({ given: { model } }) => this.#model(model).files(),
 
     classify: async ({ given: { model, pixels, width }, signal }) => {
       const vision = this.#vision(model);
@@ -179,9 +187,8 @@ async function reportDevice(device: DeviceName): Promise<DeviceReport> {
 
 function sentError(error: unknown): SentError {
   if (error instanceof MatMambaError) {
-    // Its message holds the hint already; it is added again on the other side.
-    const message = error.hint === undefined ? error.message : error.message.replace(`\n  ${error.hint}`, '');
-    return { code: error.code, message, hint: error.hint };
+    // The hint becomes part of the message again on the other side.
+    return { code: error.code, message: error.text, hint: error.hint };
   }
   return { code: 'INTERNAL', message: messageOf(error), hint: undefined };
 }

@@ -84,6 +84,19 @@ describe('engine', () => {
     expect(await lm.loss(ids, 256, { mrlLevel: 4 })).toBeCloseTo(mean, 5);
   });
 
+  test('gives its files, which are a model again, in the engine or in a folder', async () => {
+    const files = await lm.files();
+    expect(Object.keys(files).slice(0, 3)).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
+    const again = await engine.languageModel(files, { dtype: 'bf16', threads: 1 });
+    const write = async (model: EngineLanguageModel): Promise<string> => {
+      let text = '';
+      for await (const piece of model.generate(PROMPT, { maxNewTokens: 8, temperature: 0 })) text += piece.text;
+      return text;
+    };
+    expect(await write(again)).toBe(await write(lm));
+    await again.dispose();
+  });
+
   test('stops by the signal or when the loop is left, and goes on with other requests', async () => {
     const controller = new AbortController();
     const run = async (): Promise<void> => {

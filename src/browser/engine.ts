@@ -6,10 +6,13 @@
 import type { WidthOptions } from '../elastic/granularity.ts';
 import { MatMambaError, throwIfAborted } from '../errors.ts';
 import type { MatMamba2VisionConfig } from '../models/config.ts';
+import type { ModelSource } from '../models/load.ts';
 import type { MemoryReport } from '../models/model.ts';
 import type { GeneratedPiece } from '../text/index.ts';
+import type { StepRecord } from '../train/trainer.ts';
 import type {
   DeviceReport,
+  EngineFineTuneOptions,
   EngineGenerateOptions,
   EngineModelOptions,
   EngineProgress,
@@ -50,7 +53,11 @@ export class Engine {
     this.#port = port;
     port.addEventListener('message', ({ data }) => this.#receive(data));
     port.addEventListener('error', ({ message }) =>
-      this.#end(new MatMambaError('DEVICE', `the engine failed: ${message || 'its script cannot be loaded'}`)),
+      this.#end(
+        new MatMambaError('DEVICE', `the engine failed: ${message || 'its script cannot be loaded'}`, {
+          hint: 'load the page again',
+        }),
+      ),
     );
   }
 
@@ -66,11 +73,13 @@ export class Engine {
   }
 
   /**
-   * A language model from the URL of its folder (relative to the page) or a hub id. Files are fetched once and kept.
+   * A language model from the URL of its folder (relative to the page) or a hub id, whose files are fetched once and kept;
+   * or from the files themselves, as `files()` gives them or a person chose them.
    * @throws NETWORK, FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, MEMORY, DEVICE, ABORTED
    */
-  async languageModel(url: string, { signal, onProgress, ...options }: OpenOptions = {}): Promise<EngineLanguageModel> {
-    const info = await this.#call('openLanguage', { url: absolute(url), options }, signal, onProgress);
+  async languageModel(source: ModelSource, { signal, onProgress, ...options }: OpenOptions = {}): Promise<EngineLanguageModel> {
+    const given = { source: typeof source === 'string' ? absolute(source) : source, options };
+    const info = await this.#call('openLanguage', given, signal, onProgress);
     return new EngineLanguageModel((name, given, signal, onEvent) => this.#call(name, given, signal, onEvent), info);
   }
 
@@ -150,6 +159,7 @@ export class Engine {
   }
 }
 
+/** How a model asks its engine. */
 type Ask = <N extends RequestName>(
   name: N,
   given: Requests[N]['given'],
@@ -182,33 +192,25 @@ export class EngineLanguageModel {
     prompt: string | readonly number[],
     { signal, ...options }: EngineGenerateOptions & { readonly signal?: AbortSignal | undefined } = {},
   ): AsyncGenerator<TimedPiece, void, undefined> {
-    const stop = new AbortController();
-    const forward = (): void => stop.abort();
-    signal?.addEventListener('abort', forward, { once: true });
-    if (signal?.aborted) stop.abort();
-    const pieces: TimedPiece[] = [];
-    let wake = (): void => {};
-    let isOver = false;
-    const run = this.#ask('generate', { model: this.info.model, prompt, options }, stop.signal, (piece) => {
-      pieces.push(piece);
-      wake();
-    }).finally(() => {
-      isOver = true;
-      wake();
-    });
-    run.catch(() => {});
-    try {
-      for (;;) {
-        yield* pieces.splice(0);
-        if (isOver) break;
-        if (pieces.length === 0) await new Promise<void>((resolve) => (wake = resolve));
-      }
-      yield* pieces.splice(0);
-      await run;
-    } finally {
-      signal?.removeEventListener('abort', forward);
-      stop.abort();
-    }
+    const given = { model: this.info.model, prompt, options };
+    yield* events<TimedPiece>((stop, onEvent) => this.#ask('generate', given, stop, onEvent), signal);
+  }
+
+  /**
+   * Trains all levels of a float32 model on a text or on token ids, and yields every step; leaving the loop stops it after
+   * the step that runs, and what was learned stays. The model may write meanwhile. @throws as `fineTune` of matmamba/train
+   */
+  async *fineTune(
+    text: string | ArrayLike<number>,
+    { signal, ...options }: EngineFineTuneOptions & { readonly signal?: AbortSignal | undefined },
+  ): AsyncGenerator<StepRecord, void, undefined> {
+    const given = { model: this.info.model, text, options };
+    yield* events<StepRecord>((stop, onEvent) => this.#ask('fineTune', given, stop, onEvent), signal);
+  }
+
+  /** The model's files as they are now: `config.json`, `model.safetensors`, and the tokenizer's, if it came with one. */
+  files(): Promise<Readonly<Record<string, Blob>>> {
+    return this.#ask('files', { model: this.info.model });
   }
 
   /** Mean cross-entropy in nats of `ids[1..]`, in windows of `length` tokens. @throws TOKEN, WIDTH, ABORTED */
@@ -222,6 +224,40 @@ export class EngineLanguageModel {
 
   async dispose(): Promise<void> {
     await this.#ask('dispose', { model: this.info.model });
+  }
+}
+
+/** What a request tells, as it comes; leaving the loop, or the signal, aborts the request. */
+async function* events<E>(
+  ask: (stop: AbortSignal, onEvent: (event: E) => void) => Promise<unknown>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<E, void, undefined> {
+  const stop = new AbortController();
+  const forward = (): void => stop.abort();
+  signal?.addEventListener('abort', forward, { once: true });
+  if (signal?.aborted) stop.abort();
+  const told: E[] = [];
+  let wake = (): void => {};
+  let isOver = false;
+  const run = ask(stop.signal, (event) => {
+    told.push(event);
+    wake();
+  }).finally(() => {
+    isOver = true;
+    wake();
+  });
+  run.catch(() => {});
+  try {
+    for (;;) {
+      yield* told.splice(0);
+      if (isOver) break;
+      if (told.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+    }
+    yield* told.splice(0);
+    await run;
+  } finally {
+    signal?.removeEventListener('abort', forward);
+    stop.abort();
   }
 }
 

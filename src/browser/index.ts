@@ -11,6 +11,7 @@ export {
 } from './engine.ts';
 export type {
   DeviceReport,
+  EngineFineTuneOptions,
   EngineGenerateOptions,
   EngineModelOptions,
   EngineProgress,

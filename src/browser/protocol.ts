@@ -7,8 +7,11 @@ import type { Capabilities, DeviceName, ModelDType } from '../backends/backend.t
 import type { WidthOptions } from '../elastic/granularity.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { MambaConfig, MatMamba2VisionConfig } from '../models/config.ts';
+import type { ModelSource } from '../models/load.ts';
 import type { MemoryReport } from '../models/model.ts';
 import type { GenerateOptions, GeneratedPiece } from '../text/index.ts';
+import type { FineTuneOptions } from '../train/fine-tune.ts';
+import type { StepRecord } from '../train/trainer.ts';
 
 /** Where and how an engine holds a model. */
 export interface EngineModelOptions {
@@ -24,6 +27,8 @@ export interface EngineProgress {
   readonly loadedBytes: number;
   /** 0 while the server has not said. */
   readonly totalBytes: number;
+  /** The server has another version of the file than the one that was kept, or begun: it is fetched anew. */
+  readonly changed?: boolean;
 }
 
 export interface ModelInfo {
@@ -62,6 +67,9 @@ export interface VisionInfo extends ModelInfo {
 /** Options of generation that can be sent. */
 export type EngineGenerateOptions = Omit<GenerateOptions, 'signal' | 'tokenizer'>;
 
+/** Options of fine-tuning that can be sent. */
+export type EngineFineTuneOptions = Omit<FineTuneOptions, 'signal' | 'onStep'>;
+
 /** A device and whether it can be used here; if not, why. */
 export interface DeviceReport {
   readonly device: DeviceName;
@@ -75,7 +83,7 @@ export interface DeviceReport {
 /** The requests by name: what is given, what events come, what is the result. */
 export interface Requests {
   devices: { given: object; event: never; result: readonly DeviceReport[] };
-  openLanguage: { given: { url: string; options: EngineModelOptions }; event: EngineProgress; result: LanguageInfo };
+  openLanguage: { given: { source: ModelSource; options: EngineModelOptions }; event: EngineProgress; result: LanguageInfo };
   openVision: {
     given: { source: string | { config: Partial<MatMamba2VisionConfig>; seed: number }; options: EngineModelOptions };
     event: EngineProgress;
@@ -88,6 +96,14 @@ export interface Requests {
   };
   /** Mean cross-entropy in nats of `ids[1..]`, each from those before it; windows of `length` tokens. */
   loss: { given: { model: number; ids: readonly number[]; length: number; width: WidthOptions }; event: never; result: number };
+  /** Trains the model on a text; its code is loaded when this is first asked for. */
+  fineTune: {
+    given: { model: number; text: string | ArrayLike<number>; options: EngineFineTuneOptions };
+    event: StepRecord;
+    result: null;
+  };
+  /** What `savePretrained` would write, by name. */
+  files: { given: { model: number }; event: never; result: Readonly<Record<string, Blob>> };
   classify: {
     given: { model: number; pixels: Float32Array<ArrayBuffer>; width: WidthOptions };
     event: never;

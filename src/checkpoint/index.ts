@@ -12,9 +12,10 @@ export {
   parsePythonJson,
   parsePythonJsonBytes,
 } from './python-json.ts';
+export { safetensorsBlob } from './memory-file.ts';
 export { type SaveOptions, type SaveResult, saveTensors } from './save.ts';
 export { type ByteSource, PIECE_BYTES, blobSource, fileSource, memorySource } from './source.ts';
 export type { Checkpoint, CheckpointFormat, TensorEntry, TensorToSave } from './types.ts';
 export { type FileRecord, type FileStore, defaultStore, memoryStore } from './web/store.ts';
-export { UrlFolder } from './web/folder.ts';
+export { type FileFolder, UrlFolder, memoryFolder, openFolderWeights } from './web/folder.ts';
 export { urlOfModel } from './web/address.ts';

@@ -164,7 +164,7 @@ export function safetensorsDType(dtype: DType): string {
  * @throws FILE, SHAPE, WEIGHTS
  */
 export async function writeSafetensors(
-  file: AtomicFile,
+  file: Pick<AtomicFile, 'write'>,
   tensors: readonly TensorToSave[],
   metadata: Readonly<Record<string, string>>,
 ): Promise<void> {

@@ -261,7 +261,7 @@ describe('eval', () => {
   test('prints a table', async () => {
     const { code, out } = await matmamba(['eval', tokens, '--model', goldenLm, '--windows', '1', '--length', '16']);
     expect(code).toBe(0);
-    expect(out).toMatch(/^width +loss +perplexity +time +tokens\/s\nlevel 1 \(128 dims\) +\d\.\d{6} /);
+    expect(out).toMatch(/^width +loss +per byte +perplexity +time +tokens\/s\nlevel 1 \(128 dims\) +\d\.\d{6} /);
   });
 
   test('refuses files that do not fit', async () => {

@@ -7,7 +7,7 @@ import type { Graph } from '../graph/graph.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { floatInput } from './call.ts';
 import { type MatMamba2Config, SSM_DEFAULTS, blockConfig, configFromJson, configToJson } from './config.ts';
-import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
+import { type ModelSource, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { type MixerShape, mixerParameters, mixerShape, mixerState, traceMixer, weightsOf } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { linearInit } from './parameters.ts';
@@ -57,7 +57,7 @@ export class MatMamba2 extends Model {
    * A block that `savePretrained` wrote: a folder or a hub id.
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
-  static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MatMamba2Config> = {}): Promise<MatMamba2> {
+  static async fromPretrained(idOrFolder: ModelSource, options: PretrainedOptions<MatMamba2Config> = {}): Promise<MatMamba2> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
     const { full, shape, parameters } = await orClose(opened, () =>
@@ -87,7 +87,7 @@ export class MatMamba2 extends Model {
     const [batch, length] = x.shape as [number, number, number];
     const [dims] = resolveWidths(options, [this], dModel, () => 'MatMamba2') as [number];
     const slots = options.state?.slotsFor(this, batch);
-    const trace = (graph: Graph): void => {
+    const trace = (graph: Graph, [width]: readonly number[]): void => {
       const sequence = {
         batch,
         length,
@@ -96,12 +96,13 @@ export class MatMamba2 extends Model {
       const u = graph.input('x', x.shape, 'f32');
       const { state } = mixerState('block', this.#shape, 0);
       const y = graph.in('mixer', () =>
-        traceMixer(u, this.#shape, dims, weightsOf(graph, this.parameters.declared, ''), sequence, state),
+        traceMixer(u, this.#shape, width!, weightsOf(graph, this.parameters.declared, ''), sequence, state),
       );
       graph.output('y', y);
     };
     const inputs = { x: data, ...(slots ? { slots, lengths: new Int32Array(batch).fill(length) } : {}) };
-    const { y } = await this.runtime.run(`${batch}x${length}/${dims}/${slots !== undefined}`, trace, inputs, options);
+    const program = { dModel, dims: [dims], trace };
+    const { y } = await this.runtime.run(`${batch}x${length}/${dims}/${slots !== undefined}`, program, inputs, options);
     return new Tensor(y!, x.shape, 'f32');
   }
 

@@ -17,10 +17,10 @@ import {
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { idInput } from './call.ts';
 import { MAMBA_DEFAULTS, type MambaConfig, configFromJson, configToJson, paddedVocabSize } from './config.ts';
-import { loadModelTokenizer, saveTokenizerFiles } from './folder-tokenizer.ts';
+import { loadModelTokenizer, tokenizerFiles } from './folder-tokenizer.ts';
 import { EMBEDDING, HEAD, type LanguageDeclaration, declareLanguageModel, trimVocabulary } from './language-shape.ts';
 import { type Head, traceLanguageModel, traceLanguageTraining } from './language-trace.ts';
-import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
+import { type ModelSource, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import type { MixerState } from './mixer.ts';
 import { Model } from './model.ts';
 import { type RunPiece, nextTokens } from './next-tokens.ts';
@@ -78,10 +78,14 @@ export class MatMambaLMHeadModel extends Model {
   }
 
   /**
-   * A model from a folder, a weights file, a URL of a folder, or a hub id: safetensors or the original's `pytorch_model.bin`.
+   * A model from a folder, a weights file, a URL of a folder, a hub id, or files in memory: safetensors or the original's
+   * `pytorch_model.bin`.
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
-  static async fromPretrained(idOrFolder: string, options: PretrainedOptions<MambaConfig> = {}): Promise<MatMambaLMHeadModel> {
+  static async fromPretrained(
+    idOrFolder: ModelSource,
+    options: PretrainedOptions<MambaConfig> = {},
+  ): Promise<MatMambaLMHeadModel> {
     const warn = options.onWarning ?? (() => {});
     const opened = await openModel(idOrFolder, options);
     const { declared, trimmed } = await orClose(opened, () => {
@@ -186,8 +190,8 @@ export class MatMambaLMHeadModel extends Model {
     return configToJson(this.config);
   }
 
-  protected override async saveCompanions(folder: string): Promise<void> {
-    await saveTokenizerFiles(this.tokenizer, folder);
+  protected override companions(): Promise<Readonly<Record<string, string>>> {
+    return tokenizerFiles(this.tokenizer);
   }
 
   /** The tokenizer for text; ids alone need none. */
@@ -286,11 +290,12 @@ export class MatMambaLMHeadModel extends Model {
       lengths !== undefined,
       dims,
     ].join('/');
-    const shape = { batch, length, dims, head, carried: slots !== undefined, ragged: lengths !== undefined };
-    const trace = (graph: Graph): void => traceLanguageModel(graph, this.#declared, this.#states, shape);
+    const shape = { batch, length, head, carried: slots !== undefined, ragged: lengths !== undefined };
+    const trace = (graph: Graph, widths: readonly number[]): void =>
+      traceLanguageModel(graph, this.#declared, this.#states, { ...shape, dims: widths });
     const given = { ids, slots, ...more, lengths };
     const inputs = Object.fromEntries(Object.entries(given).flatMap(([name, data]) => (data ? [[name, data] as const] : [])));
-    return this.runtime.run(key, trace, inputs, options);
+    return this.runtime.run(key, { dModel: this.config.dModel, dims, trace }, inputs, options);
   }
 }
 

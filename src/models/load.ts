@@ -2,12 +2,15 @@
 
 import {
   type Checkpoint,
+  type FileFolder,
   type JsonObject,
   type ResolveModelOptions,
   type TensorEntry,
   UrlFolder,
   isJsonObject,
+  memoryFolder,
   openCheckpoint,
+  openFolderWeights,
   parsePythonJsonBytes,
   resolveModel,
   urlOfModel,
@@ -20,8 +23,10 @@ import { SCALE_SUFFIX, checkTensors, checkpointWeights } from './weight-sources.
 export interface PretrainedOptions<C> extends ModelOptions, Omit<ResolveModelOptions, 'progressCallback'> {
   /** For checkpoints without a `config.json`, such as a trainer's `.pt`. */
   readonly config?: Partial<C> | undefined;
-  /** Told of downloads (`file`) and of weights going to the device. */
-  readonly progressCallback?: ((progress: LoadProgress & { readonly file?: string }) => void) | undefined;
+  /** Told of downloads (`file`, and whether it is fetched anew because it changed) and of weights going to the device. */
+  readonly progressCallback?:
+    | ((progress: LoadProgress & { readonly file?: string; readonly changed?: boolean }) => void)
+    | undefined;
 }
 
 const PRETRAINED_KEYS = [
@@ -38,35 +43,41 @@ const PRETRAINED_KEYS = [
   'fetch',
 ] as const;
 
+/** Where a model is: a folder, a weights file, a URL of a folder, a hub id, or its files by name, as `files()` gives them. */
+export type ModelSource = string | Readonly<Record<string, Blob>>;
+
 const CONFIG_FILE = 'config.json';
 
 /** What is in a model's folder: where it is, its config file, and the open weights. */
 export interface OpenModel {
-  /** A path or a URL. */
+  /** A path, a URL, or what to call files in memory. */
   readonly folder: string;
-  /** One of the small files beside the weights, of a folder behind a URL. */
+  /** One of the small files beside the weights, where they lie in no file system. */
   readonly fetched?: (name: string) => Promise<Blob | undefined>;
   readonly json: JsonObject | undefined;
   readonly checkpoint: Checkpoint;
 }
 
 /** @throws FILE, FORMAT, NETWORK, ABORTED */
-export async function openModel(idOrFolder: string, options: PretrainedOptions<unknown>): Promise<OpenModel> {
+export async function openModel(idOrFolder: ModelSource, options: PretrainedOptions<unknown>): Promise<OpenModel> {
   refuseUnknownKeys(options, PRETRAINED_KEYS, 'fromPretrained');
+  if (typeof idOrFolder !== 'string') return openFiles(memoryFolder(idOrFolder), options.signal);
   const url = urlOfModel(idOrFolder, options);
-  if (url !== undefined) return openUrl(url, options);
+  if (url !== undefined) {
+    const { signal, retries, timeoutMs, token, fetch, progressCallback: onProgress } = options;
+    return openFiles(new UrlFolder(url, { signal, retries, timeoutMs, token, fetch, onProgress }), signal);
+  }
   const path = await locate(idOrFolder, options);
   const json = await readConfig(path.folder);
   const checkpoint = await openCheckpoint(path.weights, options.signal ? { signal: options.signal } : {});
   return { folder: path.folder, json, checkpoint };
 }
 
-async function openUrl(url: string, options: PretrainedOptions<unknown>): Promise<OpenModel> {
-  const { signal, retries, timeoutMs, token, fetch, progressCallback: onProgress } = options;
-  const folder = new UrlFolder(url, { signal, retries, timeoutMs, token, fetch, onProgress });
+async function openFiles(folder: FileFolder, signal: AbortSignal | undefined): Promise<OpenModel> {
   const config = await folder.file(CONFIG_FILE);
-  const json = config && parseConfig(new Uint8Array(await config.arrayBuffer()), folder.url + CONFIG_FILE);
-  return { folder: folder.url, json, checkpoint: await folder.openWeights(), fetched: (name) => folder.file(name) };
+  const json = config && parseConfig(new Uint8Array(await config.arrayBuffer()), folder.name + CONFIG_FILE);
+  const checkpoint = await openFolderWeights(folder, signal);
+  return { folder: folder.name, json, checkpoint, fetched: (name) => folder.file(name) };
 }
 
 /** A weights file by itself, a folder, or a hub id. */

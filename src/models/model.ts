@@ -7,6 +7,7 @@ import {
   PIECE_BYTES,
   type TensorToSave,
   formatPythonJson,
+  safetensorsBlob,
   saveTensors,
   writeFileAtomic,
 } from '../checkpoint/index.ts';
@@ -129,6 +130,35 @@ export abstract class Model implements AsyncDisposable {
     await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
       throw new MatMambaError('FILE', `cannot make the folder ${folder}`, { cause });
     });
+    const { tensors, metadata } = await this.#contents(format);
+    await saveTensors(folder, format, tensors, { metadata, ...(signal ? { signal } : {}) });
+    await writeFileAtomic(`${folder}/config.json`, this.#configText());
+    for (const [name, text] of Object.entries(await this.companions())) await writeFileAtomic(`${folder}/${name}`, text);
+  }
+
+  /** What `savePretrained` writes as safetensors, in memory: the files by name. For browsers, which have no folders. */
+  async files(): Promise<Readonly<Record<string, Blob>>> {
+    const { tensors, metadata } = await this.#contents('safetensors');
+    const companions = Object.entries(await this.companions()).map(([name, text]) => [name, new Blob([text])]);
+    return {
+      'config.json': new Blob([this.#configText()]),
+      'model.safetensors': await safetensorsBlob(tensors, metadata),
+      ...(Object.fromEntries(companions) as Record<string, Blob>),
+    };
+  }
+
+  /** Texts of the files beside the weights by name, such as the tokenizer's. @throws FILE */
+  protected async companions(): Promise<Readonly<Record<string, string>>> {
+    return {};
+  }
+
+  #configText(): string {
+    return `${formatPythonJson(this.configJson(), 4)}\n`;
+  }
+
+  async #contents(
+    format: CheckpointFormat,
+  ): Promise<{ readonly tensors: TensorToSave[]; readonly metadata: Readonly<Record<string, string>> }> {
     const tensors: TensorToSave[] = [];
     for (const declaration of this.parameters.declared.values())
       tensors.push(...(await this.#tensorsToSave(declaration, format)));
@@ -136,19 +166,9 @@ export abstract class Model implements AsyncDisposable {
       const { dtype, shape } = tensors.find((tensor) => tensor.name === name)!;
       tensors.push({ name: alias, dtype, shape, aliasOf: name, chunks: () => [] });
     }
-    const metadata = {
-      format: 'pt',
-      ...((this.dtype === 'int8' || this.dtype === 'int4') && format === 'safetensors'
-        ? { quantisation: QUANTISATION[this.dtype] }
-        : {}),
-    };
-    await saveTensors(folder, format, tensors, { metadata, ...(signal ? { signal } : {}) });
-    await writeFileAtomic(`${folder}/config.json`, `${formatPythonJson(this.configJson(), 4)}\n`);
-    await this.saveCompanions(folder);
+    const isQuantised = (this.dtype === 'int8' || this.dtype === 'int4') && format === 'safetensors';
+    return { tensors, metadata: { format: 'pt', ...(isQuantised ? { quantisation: QUANTISATION[this.dtype] } : {}) } };
   }
-
-  /** Files beside the weights, such as the tokenizer. */
-  protected async saveCompanions(_folder: string): Promise<void> {}
 
   async dispose(): Promise<void> {
     await this.runtime.dispose();

@@ -20,6 +20,7 @@ import { type DeviceOptions, acquireBackend } from '../backends/open.ts';
 import { MatMambaError, nearestWord } from '../errors.ts';
 import { Graph, type ParameterSpec } from '../graph/graph.ts';
 import { sizeOf } from '../tensor/tensor.ts';
+import { type ElasticTrace, withFittingWidths } from './fitting.ts';
 import type { ParameterDeclaration } from './parameters.ts';
 
 /** Where and how a model is held. */
@@ -121,12 +122,13 @@ export class ModelRuntime {
 
   /**
    * Runs the program of `key`, traced and compiled when it is first asked for. Its turn is taken before this returns, so
-   * whatever the caller asks for next (a snapshot, a disposal) comes after it.
+   * whatever the caller asks for next (a snapshot, a disposal) comes after it. Where widths can be chosen, an error of
+   * one that is too large names those that would fit.
    * @throws DISPOSED, ABORTED, MEMORY, DEVICE
    */
   async run(
     key: string,
-    trace: (graph: Graph) => void,
+    trace: ((graph: Graph) => void) | ElasticTrace,
     inputs: ProgramInputs,
     options: CallOptions,
   ): Promise<Record<string, Float32Array>> {
@@ -232,7 +234,24 @@ export class ModelRuntime {
     }
   }
 
-  #compile(trace: (graph: Graph) => void): Program {
+  #compile(trace: ((graph: Graph) => void) | ElasticTrace): Program {
+    if (typeof trace === 'function') return this.#compileTrace(trace);
+    const at = (dims: readonly number[]): Program => this.#compileTrace((graph) => trace.trace(graph, dims));
+    try {
+      return at(trace.dims);
+    } catch (error) {
+      throw withFittingWidths(error, trace, (dims) => {
+        try {
+          at(dims).dispose();
+          return true;
+        } catch {
+          return false;
+        }
+      });
+    }
+  }
+
+  #compileTrace(trace: (graph: Graph) => void): Program {
     const graph = new Graph();
     trace(graph);
     return this.backend.compile(graph, this.#weights, this.#arena, this.dtype);

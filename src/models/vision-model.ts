@@ -1,6 +1,6 @@
 /** The MatMamba vision model: patches and a class token through the stack of nested layers, pooled and classified. */
 
-import { type JsonObject, writeFileAtomic } from '../checkpoint/index.ts';
+import type { JsonObject } from '../checkpoint/index.ts';
 import { type LayerFlags, type WidthOptions, WIDTH_OPTION_KEYS, resolveWidths } from '../elastic/granularity.ts';
 import { refuseUnknownKeys, throwIfAborted } from '../errors.ts';
 import type { Graph, Sym } from '../graph/graph.ts';
@@ -9,7 +9,7 @@ import { Tensor } from '../tensor/tensor.ts';
 import { CREATE_OPTION_KEYS, type CreateOptions } from './block.ts';
 import { floatInput } from './call.ts';
 import { type MatMamba2VisionConfig, VISION_DEFAULTS, configFromJson, configToJson, ssmConfig, visionConfig } from './config.ts';
-import { type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
+import { type ModelSource, type PretrainedOptions, configOf, openModel, orClose, uploadCheckpoint } from './load.ts';
 import { type TrainingInputs, mixerShape } from './mixer.ts';
 import { Model, type ParameterSet, parameterSet } from './model.ts';
 import { type ParameterDeclaration, linearInit, matrix, normal, uniform, vector, zeros } from './parameters.ts';
@@ -62,7 +62,7 @@ export class MatMamba2Vision extends Model {
    * @throws FILE, FORMAT, UNSAFE, CONFIG, WEIGHTS, SHAPE, NETWORK, MEMORY, DEVICE, ABORTED
    */
   static async fromPretrained(
-    idOrFolder: string,
+    idOrFolder: ModelSource,
     options: PretrainedOptions<MatMamba2VisionConfig> = {},
   ): Promise<MatMamba2Vision> {
     const warn = options.onWarning ?? (() => {});
@@ -97,8 +97,9 @@ export class MatMamba2Vision extends Model {
       dModel,
       (i) => `layers.${i}.mixer`,
     );
-    const trace = (graph: Graph): void => this.#trace(graph, batch, dims);
-    const { logits, features } = await this.runtime.run(`${batch}/${dims.join()}`, trace, { images: data }, options);
+    const trace = (graph: Graph, widths: readonly number[]): void => this.#trace(graph, batch, widths);
+    const program = { dModel, dims, trace };
+    const { logits, features } = await this.runtime.run(`${batch}/${dims.join()}`, program, { images: data }, options);
     const scores = new Tensor(logits!, [batch, nClasses], 'f32');
     return options.returnFeatures ? { logits: scores, features: new Tensor(features!, [batch, dModel], 'f32') } : scores;
   }
@@ -107,8 +108,8 @@ export class MatMamba2Vision extends Model {
     return configToJson(this.config);
   }
 
-  protected override async saveCompanions(folder: string): Promise<void> {
-    if (this.labels) await writeFileAtomic(`${folder}/labels.json`, `${JSON.stringify(this.labels, undefined, 1)}\n`);
+  protected override async companions(): Promise<Readonly<Record<string, string>>> {
+    return this.labels ? { 'labels.json': `${JSON.stringify(this.labels, undefined, 1)}\n` } : {};
   }
 
   #trace(graph: Graph, batch: number, dims: readonly number[]): void {

@@ -113,6 +113,19 @@ describe('mixes', () => {
     const last = parts(0).at(-1)!.widths;
     expect(new Set(last.slice(0, 4).map((dims, i) => dims === last[i + 4])).size).toBe(2);
   });
+
+  it('of a pool are so many at most, each as often as another', () => {
+    const { parts } = createStrategy({ strategy: 'joint', ...MODEL, mixes: 2, mixPool: 5 });
+    const counts = new Map<string, number>();
+    for (let step = 0; step < 1000; step++) {
+      for (const { label, widths } of parts(step)) {
+        if (label === 'mix') counts.set(widths.join(), (counts.get(widths.join()) ?? 0) + 1);
+      }
+    }
+    expect(counts.size).toBe(5);
+    // Five standard deviations of 2000 draws.
+    for (const count of counts.values()) expect(Math.abs(count - 400)).toBeLessThan(5 * Math.sqrt(2000 * 0.2 * 0.8));
+  });
 });
 
 it('is a pure function of options, seed and step, with weights that sum up to 1', () => {
@@ -122,6 +135,7 @@ it('is a pure function of options, seed and step, with weights that sum up to 1'
     microBatches: fc.integer({ min: 1, max: 7 }),
     mixes: fc.integer({ min: 0, max: 3 }),
     mixFrom: fc.constantFrom('levels' as const, 'any' as const),
+    mixPool: fc.integer({ min: 0, max: 3 }),
     weights: fc.array(fc.double({ min: 0.01, max: 9, noNaN: true }), { minLength: 4, maxLength: 4 }),
     distill: fc.boolean(),
     seed: fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),

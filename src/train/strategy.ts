@@ -32,6 +32,8 @@ export interface StrategyOptions {
   readonly mixWeight?: number;
   /** What a mix draws the width of a layer from: the trained levels (default), or every width a layer can have. */
   readonly mixFrom?: 'levels' | 'any';
+  /** Mixes are drawn from so many that are drawn once, whose programs are kept; 0 (default): anew in every step. */
+  readonly mixPool?: number;
   /** Whether parts below full width learn from the full model's logits. */
   readonly distill?: boolean;
   readonly seed?: number;
@@ -71,6 +73,7 @@ const OPTION_KEYS = [
   'mixes',
   'mixWeight',
   'mixFrom',
+  'mixPool',
   'distill',
   'seed',
 ];
@@ -162,7 +165,8 @@ function mixWidths({ dModel, levels = TRAINED_LEVELS, mixFrom = 'levels' }: Stra
 /** The strategy that the options describe. @throws OPTION; WIDTH for a level that the model cannot be cut to */
 export function createStrategy(options: StrategyOptions): Strategy {
   refuseUnknownKeys(options, OPTION_KEYS, 'strategy');
-  const { strategy, dModel, nLayer, order = 'cycle', distill = false, seed = 0 } = options;
+  const { strategy, dModel, nLayer, order = 'cycle', distill = false, mixPool = 0, seed = 0 } = options;
+  checkCount(mixPool, 0, 'mixPool');
   const choices = choicesOf(options);
   const widthsOfMix = mixWidths(options);
   const { microBatches = strategy === 'joint' ? 1 : choices.length } = options;
@@ -182,6 +186,12 @@ export function createStrategy(options: StrategyOptions): Strategy {
     );
   };
 
+  /** Widths of a mix that is drawn at a place in the run. */
+  const mixAt = (place: number): number[] => {
+    const drawn = mixPool > 0 ? Math.floor((draw(seed, 'pool', place, 0, numbers)[0]! / 2 ** 32) * mixPool) : place;
+    return drawMix(seed, drawn, widthsOfMix, nLayer);
+  };
+
   return {
     labels: [...new Set(choices.map(({ label }) => label))],
     microBatches: perStep,
@@ -193,7 +203,7 @@ export function createStrategy(options: StrategyOptions): Strategy {
       return chosen.map((i, index) => {
         const { label, widths: fixed } = choices[i]!;
         // One draw per mix and step: all its micro-batches run the same program.
-        const widths = fixed ?? drawMix(seed, step * choices.length + i, widthsOfMix, nLayer);
+        const widths = fixed ?? mixAt(step * choices.length + i);
         const full = widths.every((dims) => dims === dModel);
         return { label, widths, weight: shares[index]! / total, index, distill: distill && !full };
       });

@@ -40,11 +40,16 @@ export interface Outcome {
 }
 
 /** Runs a module's text in a Node process of its own; it is killed, with code null, after `limitMs`. */
-export async function runScript(script: string, limitMs = 30_000, flags: readonly string[] = []): Promise<Outcome> {
+export async function runScript(
+  script: string,
+  limitMs = 30_000,
+  flags: readonly string[] = [],
+  environment: Readonly<Record<string, string>> = {},
+): Promise<Outcome> {
   const start = performance.now();
   const child = spawn(process.execPath, [...flags, '--input-type=module', '-e', script], {
     cwd: root,
-    env: { ...process.env, NODE_OPTIONS: '' },
+    env: { ...process.env, NODE_OPTIONS: '', ...environment },
   });
   const timer = setTimeout(() => child.kill('SIGKILL'), limitMs);
   const output = { stdout: '', stderr: '' };

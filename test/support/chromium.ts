@@ -17,6 +17,14 @@ if (!executablePath) {
   console.warn(`tests in the browser are skipped: ${why}`);
 }
 
+/** WebGPU on Chromium's own software adapter, which is right and slow; on the GPU with `MATMAMBA_WEBGPU=hardware`. */
+export const WEBGPU_FLAGS: readonly string[] = [
+  '--enable-unsafe-webgpu',
+  ...(process.env['MATMAMBA_WEBGPU'] === 'hardware'
+    ? ['--enable-features=Vulkan', '--ignore-gpu-blocklist']
+    : ['--use-webgpu-adapter=swiftshader']),
+];
+
 export const describeBrowser = describe.skipIf(!executablePath);
 
 /** Only for tests inside `describeBrowser`. */

@@ -19,6 +19,8 @@ export const BUFFER_USAGE = {
 /** Usage of what kernels read and write. */
 const STORAGE_USAGE = BUFFER_USAGE.storage | BUFFER_USAGE.copySource | BUFFER_USAGE.copyTarget;
 const COMPUTE_STAGE = 4;
+/** The news of a lost device may come so much later than the errors that it causes. */
+const LOSS_NEWS_MS = 250;
 
 /** A buffer on the device. */
 export class DeviceBuffer implements WebGpuStorage {
@@ -58,6 +60,7 @@ export class WebGpuDevice {
   readonly features: readonly WebGpuFeature[];
   /** Bytes of the largest buffer that a kernel can be given. */
   readonly bufferLimitBytes: number;
+  readonly #limitName: OpenedGpu['bufferLimitName'];
   readonly #kernels = new Map<string, CompiledKernel>();
   readonly #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
   #usedBytes = 0;
@@ -65,12 +68,14 @@ export class WebGpuDevice {
   #lost: string | undefined;
   #uncaptured: string | undefined;
 
-  constructor({ device, facts, description, features, bufferLimitBytes }: OpenedGpu, onLost: () => void) {
+  constructor(opened: OpenedGpu, onLost: () => void) {
+    const { device, facts, description, features, bufferLimitBytes, bufferLimitName } = opened;
     this.gpu = device;
     this.facts = facts;
     this.description = description;
     this.features = features;
     this.bufferLimitBytes = bufferLimitBytes;
+    this.#limitName = bufferLimitName;
     void device.lost.then(({ message }) => {
       if (this.#closed) return;
       this.#lost = message || 'the device was lost';
@@ -84,10 +89,18 @@ export class WebGpuDevice {
     return this.#usedBytes;
   }
 
+  /** Resolves once it is known whether the device was lost: what fails by that may be heard of before. */
+  async lostOrNot(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const waited = new Promise<void>((resolve) => (timer = setTimeout(resolve, LOSS_NEWS_MS)));
+    await Promise.race([this.gpu.lost, waited]);
+    clearTimeout(timer);
+  }
+
   /** @throws DEVICE after the device failed */
   check(): void {
     if (this.#lost !== undefined) {
-      throw new MatMambaError('DEVICE', `the GPU failed earlier: ${this.#lost}`, { hint: 'load the model again' });
+      throw new MatMambaError('DEVICE', `the GPU was lost: ${this.#lost}`, { hint: 'load the model again' });
     }
     const message = this.#uncaptured;
     this.#uncaptured = undefined;
@@ -104,13 +117,7 @@ export class WebGpuDevice {
   /** The same at once; `made` rejects when the device had no room. @throws MEMORY beyond its limits */
   allocateNow(bytes: number, label: string, usage: number = STORAGE_USAGE): { buffer: DeviceBuffer; made: Promise<void> } {
     const size = Math.max(BUFFER_ALIGN_BYTES, Math.ceil(bytes / BUFFER_ALIGN_BYTES) * BUFFER_ALIGN_BYTES);
-    if (size > this.bufferLimitBytes) {
-      throw new MatMambaError(
-        'MEMORY',
-        `${label} needs ${megabytes(size)} in one buffer, this adapter allows ${megabytes(this.bufferLimitBytes)}`,
-        { hint: 'use a smaller batch, a shorter input or a smaller granularity' },
-      );
-    }
+    this.checkSize(size, label);
     let gpu!: GPUBuffer;
     const errors = this.scoped(() => void (gpu = this.gpu.createBuffer({ size, usage, label })));
     this.#usedBytes += size;
@@ -123,6 +130,13 @@ export class WebGpuDevice {
       });
     });
     return { buffer, made };
+  }
+
+  /** @throws MEMORY, naming the limit, for a buffer that is larger than the adapter allows */
+  checkSize(bytes: number, what: string, hint = 'use a smaller batch, a shorter input or a smaller granularity'): void {
+    if (bytes <= this.bufferLimitBytes) return;
+    const allowed = `this adapter allows ${megabytes(this.bufferLimitBytes)} (${this.#limitName})`;
+    throw new MatMambaError('MEMORY', `${what}: ${megabytes(bytes)} are needed in one buffer, ${allowed}`, { hint });
   }
 
   /** Runs `work`, which must not wait, and resolves with the first error that WebGPU found in it. */

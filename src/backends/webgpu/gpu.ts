@@ -28,7 +28,8 @@ export type WebGpuFeature = keyof typeof WEBGPU_FEATURES;
 export const WEBGPU_FEATURE_NAMES = Object.keys(WEBGPU_FEATURES) as readonly WebGpuFeature[];
 
 /** What is asked of the adapter up to all that it has; for everything else the defaults are enough. */
-const WANTED_LIMITS = ['maxStorageBufferBindingSize', 'maxBufferSize', 'maxComputeWorkgroupStorageSize'] as const;
+const BUFFER_LIMITS = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
+const WANTED_LIMITS = [...BUFFER_LIMITS, 'maxComputeWorkgroupStorageSize'] as const;
 /** Workgroup memory that kernels with subgroup matrices take; others keep to the 16 KiB of every adapter. */
 const MATRIX_KERNEL_BYTES = 32 * 1024;
 
@@ -49,8 +50,9 @@ export interface OpenedGpu {
   readonly description: string;
   /** Optional features in use. */
   readonly features: readonly WebGpuFeature[];
-  /** Bytes of the largest buffer that a kernel can be given. */
+  /** Bytes of the largest buffer that a kernel can be given, and what sets them. */
   readonly bufferLimitBytes: number;
+  readonly bufferLimitName: (typeof BUFFER_LIMITS)[number] | 'bufferLimitBytes';
 }
 
 /** Dawn, one for the process: it would end, devices in use or not, when nothing refers to it any more. */
@@ -95,9 +97,9 @@ export async function openGpu({
   try {
     adapter = await gpu.requestAdapter({ powerPreference });
   } catch (cause) {
-    throw noAdapter(messageOf(cause), cause);
+    throw noAdapter(`: ${messageOf(cause)}`, cause);
   }
-  if (!adapter) throw noAdapter('none was offered');
+  if (!adapter) throw noAdapter(' was offered');
   const { info, limits } = adapter;
   // How WGSL says subgroup matrices has changed before: of Dawn the version is known, of browsers it is not.
   const usable = inBrowser ? allowed.filter((name) => name !== 'subgroup-matrix') : allowed;
@@ -108,14 +110,23 @@ export async function openGpu({
   try {
     device = await adapter.requestDevice({ requiredFeatures, requiredLimits, label: 'matmamba' });
   } catch (cause) {
-    throw new MatMambaError('DEVICE', `the WebGPU adapter gave no device: ${messageOf(cause)}`, { cause });
+    throw new MatMambaError('DEVICE', `the WebGPU adapter gave no device: ${messageOf(cause)}`, {
+      hint: "close other pages that use the GPU and try again; the device 'cpu' always works",
+      cause,
+    });
   }
+  const bufferLimits = [
+    ...BUFFER_LIMITS.map((name) => [name, device.limits[name]] as const),
+    ['bufferLimitBytes', bufferLimitBytes] as const,
+  ];
+  const [bufferLimitName, least] = bufferLimits.reduce((a, b) => (b[1] < a[1] ? b : a));
   const words = [info.vendor, info.architecture, info.description || info.device].filter((word) => word);
   return {
     device,
     description: words.join(' ') || 'unnamed adapter',
     features,
-    bufferLimitBytes: Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize, bufferLimitBytes),
+    bufferLimitBytes: least,
+    bufferLimitName,
     facts: {
       matrix: features.includes('subgroup-matrix') ? matrixOf(info, device, features) : undefined,
       subgroupSize: fixedSubgroupSize(info, features),
@@ -150,7 +161,7 @@ function fixedSubgroupSize({ subgroupMinSize, subgroupMaxSize }: GPUAdapterInfo,
 }
 
 function noAdapter(why: string, cause?: unknown): MatMambaError {
-  return new MatMambaError('DEVICE', `no WebGPU adapter: ${why}`, {
+  return new MatMambaError('DEVICE', `no WebGPU adapter${why}`, {
     hint: "a GPU with a Vulkan, Metal or Direct3D 12 driver is needed; the device 'cpu' always works",
     ...(cause === undefined ? {} : { cause }),
   });

@@ -92,6 +92,7 @@ export class WebGpuProgram implements Program, Places {
         return 4 * scratchFloats(nodes.map(sized));
       },
     );
+    host.device.checkSize(this.#plan.bytes, 'activations');
     this.#commands = new Commands(host.device);
     for (const [i, { name, parts, nodes, commands }] of steps.entries()) {
       const scratch = this.#plan.scratch.get(i) ?? 0;

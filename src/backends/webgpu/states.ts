@@ -3,9 +3,8 @@
  * such units, so kernels need no table. Growing copies the slots; `epoch` tells programs to bind the new buffer.
  */
 
-import { MatMambaError } from '../../errors.ts';
 import { STATE_UNIT_FLOATS } from '../../ops/webgpu-kernel.ts';
-import { type DeviceBuffer, type WebGpuDevice, megabytes } from './device.ts';
+import type { DeviceBuffer, WebGpuDevice } from './device.ts';
 
 export const STATE_UNIT_BYTES = 4 * STATE_UNIT_FLOATS;
 const FIRST_UNITS = 16;
@@ -98,11 +97,7 @@ export class StatePool {
     const least = this.#units + count - open;
     const most = Math.floor(this.#device.bufferLimitBytes / STATE_UNIT_BYTES);
     if (least > most) {
-      throw new MatMambaError(
-        'MEMORY',
-        `states need ${megabytes(least * STATE_UNIT_BYTES)} in one buffer, this adapter allows ${megabytes(most * STATE_UNIT_BYTES)}`,
-        { hint: 'dispose of states that are no longer needed' },
-      );
+      this.#device.checkSize(least * STATE_UNIT_BYTES, 'states', 'dispose of states that are no longer needed');
     }
     const units = Math.min(most, Math.max(least, 2 * this.#units));
     const old = this.#buffer;

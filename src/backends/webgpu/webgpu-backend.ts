@@ -81,8 +81,10 @@ export class WebGpuBackend implements Backend, WebGpuHost, WeightHost {
         return await work();
       } catch (error) {
         // What WebGPU itself throws (DOMException of a mapping that was given up, say) gets a code; a lost device says so.
-        if (error instanceof MatMambaError) throw error;
+        if (error instanceof MatMambaError && error.code !== 'DEVICE') throw error;
+        await this.device.lostOrNot();
         this.checkOpen();
+        if (error instanceof MatMambaError) throw error;
         throw new MatMambaError('DEVICE', `WebGPU failed: ${messageOf(error)}`, { cause: error });
       }
     });

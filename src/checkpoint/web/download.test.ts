@@ -23,6 +23,8 @@ interface Host {
   breaks: number[];
   ranges: boolean;
   status: number;
+  /** What happens on the server before it answers. */
+  before: () => void;
 }
 
 async function host(): Promise<Host> {
@@ -40,9 +42,11 @@ async function host(): Promise<Host> {
     breaks: [],
     ranges: true,
     status: 200,
+    before: () => {},
   };
   function answer(request: IncomingMessage, response: ServerResponse): void {
     const { range, 'if-range': ifRange } = request.headers;
+    self.before();
     self.requests.push({ method: request.method!, range, ifRange: ifRange as string | undefined });
     const { content, etag } = self;
     if (self.status !== 200) return void response.writeHead(self.status).end();
@@ -98,11 +102,40 @@ describe('download', () => {
     server.breaks = [100_000];
     const store = memoryStore();
     const next = bytesOf(2, 250_000);
-    const running = download(server.url, { store });
+    const told: boolean[] = [];
+    const onProgress = ({ changed = false }): void => void told.push(changed);
+    const running = download(server.url, { store, onProgress });
     await new Promise((resolve) => setTimeout(resolve, 60));
     Object.assign(server, { content: next, etag: '"two"' });
     expect(Buffer.from(await (await running)!.arrayBuffer()).equals(next)).toBe(true);
+    expect([told[0], told.at(-1)]).toEqual([false, true]);
+    expect(server.requests[1]!.ifRange).toBe('"one"');
   });
+
+  test.each([
+    ['that goes by If-Range', true],
+    ['that does not', false],
+  ])(
+    'a file that changes again and again is given up, on a server %s',
+    async (_, minds) => {
+      const server = await host();
+      const ask: typeof fetch = async (url, init) => {
+        const headers = new Headers(init?.headers);
+        if (!minds) headers.delete('If-Range');
+        return fetch(url, { ...init, headers });
+      };
+      let version = 1;
+      server.breaks = Array.from({ length: 20 }, () => 60_000);
+      server.before = () => Object.assign(server, { content: bytesOf(++version), etag: `"${version}"` });
+      await expect(download(server.url, { store: memoryStore(), fetch: ask })).rejects.toMatchObject({
+        code: 'NETWORK',
+        message: expect.stringContaining('the file changed while it was fetched'),
+        hint: 'it changes again and again: try later',
+      });
+      expect(server.requests.length).toBeLessThan(10);
+    },
+    30_000,
+  );
 
   test('so is one whose server ignores If-Range, or gives a shorter file', async () => {
     const server = await host();
@@ -119,7 +152,10 @@ describe('download', () => {
     const store = memoryStore();
     await bytesFrom(server.url, store);
     Object.assign(server, { content: bytesOf(4), etag: '"four"' });
-    expect((await bytesFrom(server.url, store)).equals(server.content)).toBe(true);
+    let isChanged = false;
+    const blob = await download(server.url, { store, onProgress: ({ changed = false }) => void (isChanged = changed) });
+    expect(Buffer.from(await blob!.arrayBuffer()).equals(server.content)).toBe(true);
+    expect(isChanged).toBe(true);
   });
 
   test('without ranges or a version it starts over', async () => {

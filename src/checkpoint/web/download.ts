@@ -7,9 +7,17 @@
 import { MatMambaError, messageOf, throwIfAborted } from '../../errors.ts';
 import { type FileRecord, type FileStore, defaultStore, memoryStore } from './store.ts';
 
+export interface FetchProgress {
+  readonly loadedBytes: number;
+  /** 0 while the server has not said. */
+  readonly totalBytes: number;
+  /** The server has another version than the one that was kept, or begun: the file is fetched anew. */
+  readonly changed?: boolean;
+}
+
 export interface DownloadOptions {
   readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: { readonly loadedBytes: number; readonly totalBytes: number }) => void) | undefined;
+  readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
   /** Failed attempts in a row before giving up. Default: 4. */
   readonly retries?: number | undefined;
   /** The longest wait for the next bytes. Default: 30,000. */
@@ -57,6 +65,8 @@ class Download {
   readonly #store: FileStore;
   readonly #options: DownloadOptions;
   #toldMs = 0;
+  /** How often what was there turned out to be of another version. */
+  #changes = 0;
 
   constructor(url: string, key: string, store: FileStore, options: DownloadOptions) {
     this.#url = url;
@@ -71,9 +81,11 @@ class Download {
       this.#tell(kept.savedBytes, kept.savedBytes, true);
       return this.#store.blob(this.#key);
     }
-    if (kept?.complete) await this.#store.remove(this.#key);
+    if (kept?.complete) {
+      this.#changes++;
+      await this.#store.remove(this.#key);
+    }
     const { retries = 4 } = this.#options;
-    let restarts = 0;
     for (let failures = 0; ;) {
       throwIfAborted(this.#options.signal);
       const before = (await this.#store.record(this.#key))?.savedBytes ?? 0;
@@ -86,8 +98,9 @@ class Download {
       } catch (error) {
         throwIfAborted(this.#options.signal);
         if (kept?.absent && error instanceof BrokenOff) return undefined;
-        if (error instanceof Changed && ++restarts <= MOST_RESTARTS) {
+        if (error instanceof Changed) {
           await this.#store.remove(this.#key);
+          if (++this.#changes > MOST_RESTARTS) throw this.#failure(error);
           continue;
         }
         if (!(error instanceof BrokenOff)) throw this.#failure(error);
@@ -133,6 +146,10 @@ class Download {
     const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '');
     const goesOn = response.status === 206;
     if (goesOn && (!isSameVersion(kept!, response) || (range && (+range[1]! !== start || +range[2]! !== kept!.size)))) {
+      await response.body.cancel();
+      throw new Changed('the file changed while it was fetched');
+    }
+    if (start > 0 && !goesOn && !isSameVersion(kept!, response) && ++this.#changes > MOST_RESTARTS) {
       await response.body.cancel();
       throw new Changed('the file changed while it was fetched');
     }
@@ -216,7 +233,7 @@ class Download {
     const now = performance.now();
     if (!isLast && now - this.#toldMs < PROGRESS_INTERVAL_MS) return;
     this.#toldMs = now;
-    this.#options.onProgress?.({ loadedBytes, totalBytes });
+    this.#options.onProgress?.({ loadedBytes, totalBytes, ...(this.#changes > 0 ? { changed: true } : {}) });
   }
 
   async #wait(ms: number): Promise<void> {

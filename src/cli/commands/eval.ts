@@ -69,8 +69,9 @@ export const evalCommand = defineCliCommand({
   ],
   notes: [
     'Window i reads tokens i*L to i*L + L and predicts each next one; every window starts with an empty state. The loss is the mean ' +
-      'cross-entropy in nats a token. With --json every granularity is one object { granularity: dims of every layer, level (where there is ' +
-      'one), loss, perplexity, tokens, seconds, tokensPerSecond, dtype }.',
+      'cross-entropy in nats a token, and in nats a byte of text, which compares models of different vocabularies (an end token has no ' +
+      'bytes). With --json every granularity is one object { granularity: dims of every layer, level (where there is one), loss, ' +
+      'perplexity, lossPerByte and bytes (where the tokenizer has bytes), tokens, seconds, tokensPerSecond, dtype }.',
   ],
   run: evaluate,
 });
@@ -105,7 +106,7 @@ async function evaluate(given: z.output<typeof options>, checked: CheckedArgumen
   try {
     for (const [i, width] of widths.entries()) {
       const start = performance.now();
-      const loss = await meanLoss(model, file, width, windows, length, io.signal, (window) => {
+      const { loss, bytes } = await meanLoss(model, file, width, windows, length, io.signal, (window) => {
         progress.update((i * windows + window) * length, widths.length * windows * length);
       });
       const seconds = (performance.now() - start) / 1000;
@@ -119,6 +120,7 @@ async function evaluate(given: z.output<typeof options>, checked: CheckedArgumen
           ...(level === undefined ? {} : { level }),
           loss,
           perplexity: Math.exp(loss),
+          ...(bytes === undefined ? {} : { lossPerByte: (loss * tokens) / bytes, bytes }),
           tokens,
           seconds,
           tokensPerSecond: tokens / seconds,
@@ -128,6 +130,7 @@ async function evaluate(given: z.output<typeof options>, checked: CheckedArgumen
       rows.push([
         widthName(granularity, dModel),
         loss.toFixed(6),
+        bytes === undefined ? '-' : ((loss * tokens) / bytes).toFixed(6),
         formatNumber(Math.exp(loss)),
         formatSeconds(seconds),
         formatNumber(tokens / seconds),
@@ -138,7 +141,7 @@ async function evaluate(given: z.output<typeof options>, checked: CheckedArgumen
   }
   if (given.json) return;
   const right = 'right' as const;
-  const numbers = ['loss', 'perplexity', 'time', 'tokens/s'].map((title) => ({ title, align: right }));
+  const numbers = ['loss', 'per byte', 'perplexity', 'time', 'tokens/s'].map((title) => ({ title, align: right }));
   io.line(table([{ title: 'width' }, ...numbers], rows, io.columns));
 }
 
@@ -149,7 +152,7 @@ function widthsOf(levels: readonly number[] | undefined, dims: readonly string[]
   return [...uniform, ...mixes];
 }
 
-/** Mean cross-entropy over windows, summed in float64. */
+/** Mean cross-entropy over windows in nats a token, summed in float64, and the bytes of text that were predicted. */
 async function meanLoss(
   model: MatMambaLMHeadModel,
   file: TokenFile,
@@ -158,14 +161,17 @@ async function meanLoss(
   length: number,
   signal: AbortSignal,
   onWindow: (done: number) => void,
-): Promise<number> {
+): Promise<{ loss: number; bytes: number | undefined }> {
+  const bytesOf = tokenBytes(model);
   let sum = 0;
+  let bytes = 0;
   for (let window = 0; window < windows; window++) {
     const tokens = await file.read(window * length, length + 1, model.vocabSize, signal);
     const ids = tensor(tokens.slice(0, length), [1, length]);
     const targets = tensor(tokens.slice(1), [1, length]);
     const losses = (await model.loss(ids, targets, { ...width, signal })).array as Float32Array;
     for (const loss of losses) sum += loss;
+    if (bytesOf) for (const id of tokens.subarray(1)) bytes += bytesOf(id);
     if (!Number.isFinite(sum)) {
       throw new MatMambaError('WEIGHTS', `the loss of window ${window} is ${sum}`, {
         hint: 'training diverged, or these weights are no model',
@@ -173,5 +179,13 @@ async function meanLoss(
     }
     onWindow(window + 1);
   }
-  return sum / (windows * length);
+  return { loss: sum / (windows * length), bytes: bytes > 0 ? bytes : undefined };
+}
+
+/** Bytes of text that an id stands for; undefined where the tokenizer cannot tell. */
+function tokenBytes({ tokenizer }: MatMambaLMHeadModel): ((id: number) => number) | undefined {
+  if (!tokenizer?.bytes) return undefined;
+  const { vocabSize, endTokenId } = tokenizer;
+  const counts = Uint16Array.from({ length: vocabSize }, (_, id) => (id === endTokenId ? 0 : tokenizer.bytes!(id).length));
+  return (id) => counts[id] ?? 0;
 }

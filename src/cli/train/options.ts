@@ -38,7 +38,13 @@ export const commonArgs = {
   'init-from': { type: 'string', valueHint: 'DIR', description: 'start from these weights' },
   levels: { type: 'string', valueHint: 'N[,N...]', description: 'levels to train' },
   strategy: { type: 'enum', options: ['joint', 'sample'], description: 'every level in a step, or one level a micro-batch' },
-  mixes: { type: 'string', valueHint: 'N', description: 'Mix’n’Match widths drawn anew in every step', default: '0' },
+  mixes: { type: 'string', valueHint: 'N', description: 'Mix’n’Match widths drawn in every step', default: '0' },
+  'mix-pool': {
+    type: 'string',
+    valueHint: 'N',
+    description: 'draw them from N mixes, whose programs are kept; 0: anew in every step, each planned for itself',
+    default: '0',
+  },
   steps: { type: 'string', valueHint: 'N', description: 'steps of the run' },
   batch: { type: 'string', valueHint: 'N', description: 'sequences or pictures of a step for each level' },
   'micro-batch': {
@@ -49,6 +55,7 @@ export const commonArgs = {
   },
   lr: { type: 'string', valueHint: 'X', description: 'highest learning rate' },
   warmup: { type: 'string', valueHint: 'N', description: 'steps of the linear warm-up' },
+  'weight-decay': { type: 'string', valueHint: 'X', description: 'of tensors of two or more dimensions (default 0.1)' },
   distill: {
     type: 'string',
     valueHint: 'X',
@@ -89,11 +96,13 @@ export const commonOptions = {
   levels: wholeList(1, 'levels with commas between them, for example 1,2,4,8').optional(),
   strategy: z.enum(['joint', 'sample']).optional(),
   mixes: whole(0),
+  'mix-pool': whole(0),
   steps: whole(1).optional(),
   batch: whole(1).optional(),
   'micro-batch': whole(1).optional(),
   lr: real(0).optional(),
   warmup: whole(0).optional(),
+  'weight-decay': real(0).optional(),
   distill: real(0, 1),
   recompute: flag,
   'shard-optimizer': flag,
@@ -127,7 +136,7 @@ export function presetOf(kind: 'language' | 'vision', name: string): LanguagePre
 
 /** The preset's recipe with the options that were given put over it. */
 export function recipeOf(given: CommonOptions, preset: LanguagePreset | VisionPreset, microBatch: number): RecipeOptions {
-  const { schedule, betas, weightDecay, clipNorm } = preset;
+  const { schedule, betas, clipNorm } = preset;
   const totalSteps = given.steps ?? schedule.totalSteps;
   const batch = given.batch ?? preset.batch;
   return {
@@ -135,6 +144,7 @@ export function recipeOf(given: CommonOptions, preset: LanguagePreset | VisionPr
       strategy: given.strategy ?? preset.strategy,
       levels: given.levels ?? preset.levels,
       mixes: given.mixes,
+      ...(given['mix-pool'] > 0 ? { mixPool: given['mix-pool'] } : {}),
       distill: given.distill > 0,
     },
     distillation: given.distill,
@@ -148,7 +158,13 @@ export function recipeOf(given: CommonOptions, preset: LanguagePreset | VisionPr
       warmupSteps:
         given.warmup ?? Math.min(schedule.warmupSteps, Math.ceil((schedule.warmupSteps * totalSteps) / schedule.totalSteps)),
     },
-    adamw: { beta1: betas[0], beta2: betas[1], eps: 1e-8, weightDecay, maxNorm: clipNorm },
+    adamw: {
+      beta1: betas[0],
+      beta2: betas[1],
+      eps: 1e-8,
+      weightDecay: given['weight-decay'] ?? preset.weightDecay,
+      maxNorm: clipNorm,
+    },
     projDropRate: preset.projDropRate,
     dropPathRate: preset.dropPathRate,
     seed: given.seed,
