@@ -86,12 +86,14 @@ export interface WebGpuFacts {
    * 0 where it is not, or where subgroups differ in size.
    */
   readonly subgroupSize: number;
-  /** Subgroup matrices of halves with float32 sums, where there are such, `enable: MATRIX_EXTENSIONS` and 32 KiB of workgroup memory. */
+  /** Subgroup matrices of halves with float32 sums, where `enable: MATRIX_EXTENSIONS` and MATRIX_KERNEL_BYTES are allowed. */
   readonly matrix: MatrixTile | undefined;
   /** Runs on the CPU: nothing is gained by many workgroups. */
   readonly software: boolean;
 }
 
+/** Workgroup memory that kernels with subgroup matrices may take; others keep to the 16 KiB of every adapter. */
+export const MATRIX_KERNEL_BYTES = 32 * 1024;
 export const MATRIX_EXTENSIONS = ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'] as const;
 
 export interface WebGpuNode {

@@ -4,7 +4,7 @@
  */
 
 import { MatMambaError, messageOf } from '../../errors.ts';
-import type { MatrixTile, WebGpuFacts } from '../../ops/webgpu-kernel.ts';
+import { MATRIX_KERNEL_BYTES, type MatrixTile, type WebGpuFacts } from '../../ops/webgpu-kernel.ts';
 
 /** Not imported by its name: bundlers for browsers leave it alone. */
 const DAWN_PACKAGE = 'webgpu';
@@ -30,8 +30,6 @@ export const WEBGPU_FEATURE_NAMES = Object.keys(WEBGPU_FEATURES) as readonly Web
 /** What is asked of the adapter up to all that it has; for everything else the defaults are enough. */
 const BUFFER_LIMITS = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
 const WANTED_LIMITS = [...BUFFER_LIMITS, 'maxComputeWorkgroupStorageSize'] as const;
-/** Workgroup memory that kernels with subgroup matrices take; others keep to the 16 KiB of every adapter. */
-const MATRIX_KERNEL_BYTES = 32 * 1024;
 
 export interface WebGpuOptions {
   /** Which of several adapters is preferred. */

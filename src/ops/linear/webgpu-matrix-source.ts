@@ -6,7 +6,7 @@
  * products are as exact as float32's to about 2^-21. What lies beyond the range of halves, 65,504, is cut off there.
  */
 
-import type { MatrixTile } from '../webgpu-kernel.ts';
+import { MATRIX_KERNEL_BYTES, type MatrixTile } from '../webgpu-kernel.ts';
 import { INVOCATION } from '../webgpu-rows.ts';
 
 /** Rows and columns of y of a workgroup. */
@@ -21,14 +21,10 @@ const PITCH = DEPTH + 8;
 const indices = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const lines = (count: number, line: (i: number) => string): string => indices(count).map(line).join('');
 
-/** Workgroup memory of the kernel. */
-export function matrixBytes({ m, n }: MatrixTile): number {
-  return 2 * 3 * MATRIX_TILE * PITCH + 4 * 2 * SUBGROUPS * m * n;
-}
-
-/** Whether tiles of the adapter's size fill those of the kernel. */
+/** Whether tiles of the adapter's size fill those of the kernel, and its workgroup memory holds all. */
 export function matrixFits({ m, n, k }: MatrixTile): boolean {
-  return OWN % m === 0 && OWN % n === 0 && DEPTH % k === 0;
+  const bytes = 2 * 3 * MATRIX_TILE * PITCH + 4 * 2 * SUBGROUPS * m * n;
+  return OWN % m === 0 && OWN % n === 0 && DEPTH % k === 0 && bytes <= MATRIX_KERNEL_BYTES;
 }
 
 /**
