@@ -3,7 +3,7 @@
  * one folder: `.gpu/run` (see scripts/gpu/run.sh), Node itself, the compiled package with its dependencies, and the GPU tests.
  *
  *   --out DIR     where to (default .gpu)
- *   --level N     xz level of Node's binary (default 9, the slowest; it is kept while Node stays the same)
+ *   --level N     xz level (default 9, the slowest; Node's binary is kept while Node stays the same)
  *   --dist DIR    a compiled package to pack (default dist)
  *   --with NAME   webgpu: Dawn, for tests and benchmarks through WebGPU
  *   --limit MB    largest size of all files together (default 32)
@@ -154,7 +154,7 @@ function packApp(folder) {
   const reproducible = ['--sort=name', '--owner=0', '--group=0', '--mtime=@0'];
   execFileSync('tar', [...reproducible, '-cf', tar, '-C', app, '.']);
   writeFileSync(join(out, 'app.sha256'), hashOf(tar));
-  execFileSync('xz', ['-T1', ...BRANCHES, '--lzma2=preset=6', '--force', tar]);
+  execFileSync('xz', ['-T1', ...BRANCHES, `--lzma2=preset=${values.level}`, '--force', tar]);
   renameInto(`${tar}.xz`, join(out, 'app.tar.xz'));
   return app;
 }

@@ -99,7 +99,7 @@ describe.skipIf(!backend)(backend ? 'models come and go on WebGPU' : `models com
   test(
     'devices come and go with their models',
     async () => {
-      const { rounds } = await run({ rounds: 10, kept: 0, held: false });
+      const { rounds } = await run({ rounds: 7, kept: 0, held: false });
       expect(growth(rounds.slice(3))).toBeLessThan(MOST_DEVICE_BYTES);
     },
     LIMIT_MS,

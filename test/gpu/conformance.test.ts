@@ -15,7 +15,7 @@ const unsupported = device.capabilities().unsupported;
 for (const opName of OP_NAMES) {
   if (DEVICE === 'webgpu' && opName in unsupported) continue;
   for (const dtype of available(dtypesOf(opName)))
-    measuredTest(opName, opName, dtype, (measured) => check(device, opName, dtype, measured));
+    measuredTest(opName, opName, dtype, (measured) => check(device, opName, dtype, { measured }));
 }
 
 if (DEVICE === 'webgpu') {
@@ -25,7 +25,7 @@ if (DEVICE === 'webgpu') {
     for (const opName of FEATURE_OPS) {
       for (const dtype of available(webGpuDTypesOf(opName))) {
         const name = `${opName} with ${features.join(', ') || 'no features'}`;
-        measuredTest(name, name, dtype, (measured) => checkWebGpuCases(fewer, opName, dtype, measured));
+        measuredTest(name, name, dtype, (measured) => checkWebGpuCases(fewer, opName, dtype, { measured }));
       }
     }
   }

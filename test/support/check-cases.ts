@@ -20,9 +20,22 @@ export function cudaDTypesOf(opName: OpName): readonly ModelDType[] {
   return hasMatrix(opName) ? CUDA_DTYPES : ['f32', 'tf32', 'bf16', 'f16'];
 }
 
-/** All cases of an op on a CUDA backend. @throws see `checkCases` */
-export function checkCudaCases(backend: Backend, opName: OpName, dtype: ModelDType, measured?: Measured): Promise<void> {
-  return checkCases(backend, opName, dtype, ({ tolerance }) => Math.max(CUDA_TOLERANCES[dtype].output, tolerance), measured);
+export interface CheckOptions {
+  /** Told of the error of every case. */
+  readonly measured?: Measured;
+  /** So many cases, the smallest first; all unless given. */
+  readonly most?: number;
+}
+
+/** All cases of an op on a CUDA backend. @throws see `throwFailures` */
+export async function checkCudaCases(
+  backend: Backend,
+  opName: OpName,
+  dtype: ModelDType,
+  { measured }: Pick<CheckOptions, 'measured'> = {},
+): Promise<void> {
+  const toleranceOf = ({ tolerance }: OpCase): number => Math.max(CUDA_TOLERANCES[dtype].output, tolerance);
+  await checkCases(backend, opName, dtype, toleranceOf, measured);
 }
 
 /** Dtypes in which an op's WebGPU kernels differ: activations are always float32. */
@@ -47,9 +60,14 @@ export function reportWebGpuCases(backend: Backend, opName: OpName, dtype: Model
   return reportCases(backend, opName, dtype, toleranceOf, smallestFirst.slice(0, most));
 }
 
-/** All cases of an op on a WebGPU backend. @throws see `checkCases` */
-export async function checkWebGpuCases(backend: Backend, opName: OpName, dtype: ModelDType, measured?: Measured): Promise<void> {
-  const reports = await reportWebGpuCases(backend, opName, dtype);
+/** Cases of an op on a WebGPU backend, as `reportWebGpuCases` takes them. @throws see `throwFailures` */
+export async function checkWebGpuCases(
+  backend: Backend,
+  opName: OpName,
+  dtype: ModelDType,
+  { measured, most }: CheckOptions = {},
+): Promise<void> {
+  const reports = await reportWebGpuCases(backend, opName, dtype, most);
   for (const { error } of reports) measured?.(error);
   throwFailures(reports);
 }
