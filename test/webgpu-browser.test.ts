@@ -22,7 +22,7 @@ const everything = process.env['MATMAMBA_ALL_DTYPES'] === '1';
 /** So many of an op's cases, the smallest first. */
 function mostCases(name: OpName, dtype: ModelDType): number {
   if (everything) return OPS_CASES;
-  if (dtype === 'f32') return 12;
+  if (dtype === 'f32') return 6;
   return READ_IN_BITS.has(name) && (dtype === 'int8' || dtype === 'int4') ? 4 : 0;
 }
 /** More than any op has. */

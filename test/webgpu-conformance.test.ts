@@ -14,7 +14,7 @@ const LIMIT_MS = 300_000;
 /** The ops whose kernels read a matrix in ways of their own. */
 const READ_IN_INT8 = new Set<string>(['linear', 'embedding']);
 /** So many of an op's cases, the smallest first, beyond those in float32 with every feature. */
-const most = process.env['MATMAMBA_ALL_DTYPES'] === '1' ? Infinity : 20;
+const most = process.env['MATMAMBA_ALL_DTYPES'] === '1' ? Infinity : 12;
 
 const { backend, reason } = await openTestWebGpu();
 afterAll(() => backend?.dispose());
