@@ -16,13 +16,13 @@ const index = buildPackage('matmamba-memory-test');
 const LIMIT_MS = 280_000;
 /** From one device to the next; one that stays takes 15 MB with its kernels. */
 const MOST_DEVICE_BYTES = 6e6;
-const CONFIG = { dModel: 64, nLayer: 1, vocabSize: 8192, ssmCfg: { dState: 16 } };
+const CONFIG = { dModel: 64, nLayer: 1, vocabSize: 20480, ssmCfg: { dState: 16 } };
 /** The embedding; what a round would leave behind if weights were not freed. */
 const WEIGHT_BYTES = 4 * CONFIG.dModel * CONFIG.vocabSize;
-/** Half of it: above what the process's size sways by. */
+/** Half of it, 2.6 MB. The process's size sways: up to 1.3 MB a round were seen where nothing stays. */
 const MOST_GROWTH_BYTES = WEIGHT_BYTES / 2;
 /** The first rounds load code and fill pools. */
-const WARM_ROUNDS = 30;
+const WARM_ROUNDS = 20;
 
 interface Round {
   /** Of the whole process; a software adapter's buffers lie in it. */
@@ -86,10 +86,10 @@ describe.skipIf(!backend)(backend ? 'models come and go on WebGPU' : `models com
   test(
     '50 rounds on one device leave no buffer and no memory behind; models that stay are seen',
     async () => {
-      const { rounds, kept, used } = await run({ rounds: 50, kept: 10, held: true });
+      const { rounds, kept, used } = await run({ rounds: 50, kept: 6, held: true });
       expect(new Set(rounds.map((round) => round.used)).size).toBe(1);
       expect(growth(rounds.slice(WARM_ROUNDS))).toBeLessThan(MOST_GROWTH_BYTES);
-      expect(kept.at(-1)!.used - rounds[0]!.used).toBeGreaterThanOrEqual(10 * WEIGHT_BYTES);
+      expect(kept.at(-1)!.used - rounds[0]!.used).toBeGreaterThanOrEqual(6 * WEIGHT_BYTES);
       expect(growth(kept)).toBeGreaterThan(MOST_GROWTH_BYTES);
       expect(used).toBe(0);
     },
