@@ -139,8 +139,12 @@ async function runStep(
   const whole = engine.stepsWhole && parts.length <= WHOLE_STEP_PARTS && !parts.some(({ label }) => label === 'mix');
   const batches: { shape: TrainingShape; inputs: ProgramInputs }[] = [];
   const addLosses = (i: number, losses: Float32Array): void => {
-    for (const value of losses) sums[i]! += value;
+    let sum = 0;
+    for (let j = 0; j < losses.length; j++) sum += losses[j]!;
+    sums[i] = sum;
   };
+  /** The micro-batch that runs while the one behind it is prepared and queued. */
+  let running = Promise.resolve();
   for (const [i, { widths, weight, index, distill }] of parts.entries()) {
     const inputs = await queue.take(step, index);
     const scale = new Float32Array(mine * lossesPerRow).fill(weight / (batch * lossesPerRow));
@@ -148,9 +152,17 @@ async function runStep(
     const given = { ...inputs, scale, seed: Int32Array.of(key0 ^ step, key1, index * batch + rows.start) };
     const taught = distill ? options.distillation : 0;
     const part = { shape: { ...shape, batch: mine, dims: widths, distill: taught }, inputs: given };
-    if (whole) batches.push(part);
-    else addLosses(i, await engine.accumulate(part.shape, part.inputs));
+    if (whole) {
+      batches.push(part);
+      continue;
+    }
+    const queued = engine.accumulate(part.shape, part.inputs).then((losses) => addLosses(i, losses));
+    // What fails is thrown where it is waited for; until then it is no unhandled rejection.
+    queued.catch(() => {});
+    await running;
+    running = queued;
   }
+  await running;
   let gradientNorm: number;
   if (whole) {
     const results = await engine.step(batches, step + 1, learningRate);
