@@ -1,4 +1,4 @@
-/** The goldens of the original implementation on WebGPU: block, language model and vision model, at every width. */
+/** The goldens of the original implementation on WebGPU: block, language model, vision model, at every width; training steps. */
 
 import { basename } from 'node:path';
 import { afterAll, describe, test } from 'vitest';
@@ -12,10 +12,12 @@ import {
   goldenLanguageModels,
 } from './support/golden-checks.ts';
 import { GOLDEN_FOLDERS } from './support/golden.ts';
+import { TRAINING_TOLERANCES, checkLanguageTraining, checkVisionTraining } from './support/training-checks.ts';
 import { openTestWebGpu } from './support/webgpu-device.ts';
 
 /** Section 5 of the design: float32 outputs. */
 const SETTING: GoldenSetting = { options: { device: 'webgpu' }, tolerance: 2e-5, sameTokens: true };
+const TRAINING = { options: SETTING.options, tolerances: TRAINING_TOLERANCES.f32! };
 
 const { backend, reason } = await openTestWebGpu();
 await backend?.dispose();
@@ -29,5 +31,9 @@ for (const folder of GOLDEN_FOLDERS) {
     for (const name of goldenLanguageModels(folder))
       test(`${name}: logits, greedy tokens, step by step`, () => checkLanguageModel(`${folder}/${name}`, SETTING));
     test('vision: logits and features', () => checkVision(`${folder}/vision`, SETTING));
+    // The tied model takes twice the time on a software adapter; the GPU tests train it too.
+    for (const name of goldenLanguageModels(folder).filter((one) => one !== 'lm'))
+      test(`${name}: training steps`, () => checkLanguageTraining(`${folder}/${name}`, false, TRAINING));
+    test('vision: training steps', () => checkVisionTraining(`${folder}/vision`, TRAINING));
   });
 }
