@@ -10,7 +10,8 @@ import { type Fill, type HostValue, fillOperand } from '../src/ops/cases.ts';
 import { chunkScanReference } from '../src/ops/chunk-scan/reference.ts';
 import { conv1dSiluReference } from '../src/ops/conv1d-silu/reference.ts';
 import type { CudaBuffer, CudaNode, CudaWeight } from '../src/ops/cuda-kernel.ts';
-import { type DecodeLayer, decodeLayerFuses, decodeLayerLaunches } from '../src/ops/decode/cuda-layer.ts';
+import { decodeLayerFuses, decodeLayerLaunches } from '../src/ops/decode/cuda-layer.ts';
+import type { DecodeLayer } from '../src/ops/decode/layer.ts';
 import { gatedNormReference } from '../src/ops/gated-norm/reference.ts';
 import { gateRows } from '../src/ops/gated-silu/reference.ts';
 import { linearReference, linearRows } from '../src/ops/linear/reference.ts';
@@ -199,7 +200,7 @@ async function compare(name: string, setting: Setting): Promise<void> {
   const y = empty(dModel, activation);
   const unwritten = empty(Math.max(total, inner), activation);
   const carriedBuffers = { slots: whole(slots), ...(lengths ? { lengths: whole(lengths) } : {}) };
-  const layer: DecodeLayer = {
+  const layer: DecodeLayer<CudaNode> = {
     norm: testNode(setting, norm, {
       x: xBuffer,
       ...(residual ? { residual: deviceBuffer(stream, 'f32'), sum } : {}),

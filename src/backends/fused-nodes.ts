@@ -56,6 +56,16 @@ export function normedProductAt(
   return isOnlyReader && rowsOf(norm.inputs['x']!.shape) <= mostRows ? { norm, linear, inside: new Set([value.id]) } : undefined;
 }
 
+/** A graph's nodes cut into steps: `stepAt` takes those from an index on, at least one. */
+export function inSteps<Step extends { readonly nodes: readonly GraphNode[] }>(
+  nodes: readonly GraphNode[],
+  stepAt: (first: number) => Step,
+): Step[] {
+  const steps: Step[] = [];
+  for (let first = 0; first < nodes.length; first += steps.at(-1)!.nodes.length) steps.push(stepAt(first));
+  return steps;
+}
+
 /** How often each value is read, as a result of the graph too. */
 export function countReaders(graph: Graph): Map<number, number> {
   const readers = new Map<number, number>();

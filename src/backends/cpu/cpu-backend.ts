@@ -27,6 +27,7 @@ import { LoneTeam } from './lone-team.ts';
 import { type KernelModule, loadKernelModule } from './module.ts';
 import { type CpuPlatform, hostPlatform } from './platform.ts';
 import { CpuArena, type CpuHost, CpuProgram } from './program.ts';
+import { unsupportedOps } from '../kernel-table.ts';
 import { cpuKernels } from './table.ts';
 import { type Crew, Team } from './team.ts';
 import {
@@ -115,9 +116,6 @@ export class CpuBackend implements Backend, CpuHost {
   }
 
   capabilities(): Capabilities {
-    const unsupported = Object.entries(cpuKernels).flatMap(([op, kernel]) =>
-      'unsupported' in kernel ? [[op, String(kernel.unsupported)]] : [],
-    );
     const { simd } = this.#module;
     return {
       device: 'cpu',
@@ -132,7 +130,7 @@ export class CpuBackend implements Backend, CpuHost {
       dtypes: COMMON_DTYPES,
       programTokens: 4096,
       replaysWhole: false,
-      unsupported: Object.fromEntries(unsupported),
+      unsupported: unsupportedOps(cpuKernels),
     };
   }
 

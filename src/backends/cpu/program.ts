@@ -13,6 +13,7 @@ import type { Arena, OpProfile, Program, ProgramInputs, RunOptions } from '../ba
 import { NodeOperands } from '../node-operands.ts';
 import { untilAborted } from '../until-aborted.ts';
 import type { Heap } from './heap.ts';
+import { findKernel } from '../kernel-table.ts';
 import { cpuKernels } from './table.ts';
 import type { Crew } from './team.ts';
 
@@ -105,6 +106,8 @@ interface Table {
   readonly nodeOfCall: readonly number[];
 }
 
+const kernelOf = (node: GraphNode): CpuKernel => findKernel(cpuKernels, node, 'the CPU');
+
 export class CpuProgram implements Program {
   readonly backend: CpuHost;
   readonly weights: ReadonlyMap<string, CpuWeight>;
@@ -119,7 +122,7 @@ export class CpuProgram implements Program {
     this.weights = weights;
     this.#graph = graph;
     this.#arena = arena;
-    this.plan = planMemory(graph, (node) => this.#kernelOf(node).scratchBytes?.(new ResolvedNode(this, node, 0, 0)) ?? 0);
+    this.plan = planMemory(graph, (node) => kernelOf(node).scratchBytes?.(new ResolvedNode(this, node, 0, 0)) ?? 0);
   }
 
   get bytes(): number {
@@ -152,13 +155,6 @@ export class CpuProgram implements Program {
     });
   }
 
-  #kernelOf(node: GraphNode): CpuKernel {
-    const kernel = cpuKernels[node.op.name as keyof typeof cpuKernels];
-    if ('unsupported' in kernel)
-      throw new MatMambaError('DEVICE', `${node.op.name} does not run on the CPU: ${kernel.unsupported}`);
-    return kernel;
-  }
-
   /** The table for where the arena lies now. */
   #link(): Table {
     this.#arena.reserve(this.plan!.bytes);
@@ -174,7 +170,7 @@ export class CpuProgram implements Program {
         this.#arena.pointer,
         scratch === undefined ? 0 : this.#arena.pointer + scratch,
       );
-      for (const made of this.#kernelOf(node).calls(resolved)) {
+      for (const made of kernelOf(node).calls(resolved)) {
         calls.push(made);
         nodeOfCall.push(i);
       }

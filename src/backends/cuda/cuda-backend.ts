@@ -19,6 +19,7 @@ import {
 } from '../backend.ts';
 import type { CudaDriver } from './driver.ts';
 import { CudaArena, type CudaHost, CudaProgram } from './program.ts';
+import { unsupportedOps } from '../kernel-table.ts';
 import { cudaKernels } from './table.ts';
 import { CudaStoredWeight, type WeightHost } from './weights.ts';
 
@@ -63,9 +64,6 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
 
   capabilities(): Capabilities {
     const { facts } = this.driver;
-    const unsupported = Object.entries(cudaKernels).flatMap(([op, kernel]) =>
-      'unsupported' in kernel ? [[op, String(kernel.unsupported)]] : [],
-    );
     return {
       device: 'cuda',
       threads: 0,
@@ -79,7 +77,7 @@ export class CudaBackend implements Backend, CudaHost, WeightHost {
       dtypes: CUDA_DTYPES,
       programTokens: 65536,
       replaysWhole: true,
-      unsupported: Object.fromEntries(unsupported),
+      unsupported: unsupportedOps(cudaKernels),
     };
   }
 

@@ -3,12 +3,13 @@
  * by one launch, and one decoded token's layer, six nodes, by three.
  */
 
-import { MatMambaError } from '../../errors.ts';
 import type { Graph, GraphNode } from '../../graph/graph.ts';
 import type { CudaKernel, CudaLaunch, CudaNode } from '../../ops/cuda-kernel.ts';
-import { type DecodeLayer, decodeLayerFuses, decodeLayerLaunches, normLinearLaunch } from '../../ops/decode/cuda-layer.ts';
+import { decodeLayerFuses, decodeLayerLaunches, normLinearLaunch } from '../../ops/decode/cuda-layer.ts';
+import { decodeLayer } from '../../ops/decode/layer.ts';
 import { FEW_ROWS } from '../../ops/linear/cuda-few-rows.ts';
-import { asOneNode, countReaders, decodeLayerAt, normedProductAt } from '../fused-nodes.ts';
+import { asOneNode, countReaders, decodeLayerAt, inSteps, normedProductAt } from '../fused-nodes.ts';
+import { findKernel } from '../kernel-table.ts';
 import { cudaKernels } from './table.ts';
 
 export interface Step {
@@ -24,27 +25,20 @@ export interface Step {
 }
 
 /** @throws DEVICE for an op that CUDA lacks */
-export function kernelOf(node: GraphNode): CudaKernel {
-  const kernel = cudaKernels[node.op.name as keyof typeof cudaKernels];
-  if ('unsupported' in kernel) throw new MatMambaError('DEVICE', `${node.op.name} does not run on CUDA: ${kernel.unsupported}`);
-  return kernel;
-}
+export const kernelOf = (node: GraphNode): CudaKernel => findKernel(cudaKernels, node, 'CUDA');
 
 /** The steps in order; `resolve` shows a node's shapes before anything is placed. */
 export function stepsOf(graph: Graph, resolve: (node: GraphNode) => CudaNode): Step[] {
   const { nodes } = graph;
   const readers = countReaders(graph);
-  const steps: Step[] = [];
-  for (let first = 0; first < nodes.length;) {
-    const step =
+  return inSteps(
+    nodes,
+    (first) =>
       decodeStep(nodes, first, readers, resolve) ??
       normedProductStep(nodes, first, readers) ??
       groupStep(nodes, first) ??
-      nodeStep(nodes, first);
-    steps.push(step);
-    first += step.nodes.length;
-  }
-  return steps;
+      nodeStep(nodes, first),
+  );
 }
 
 function nodeStep(nodes: readonly GraphNode[], first: number): Step {
@@ -87,22 +81,14 @@ function decodeStep(
   const found = decodeLayerAt(nodes, first, readers, FEW_ROWS);
   if (!found) return undefined;
   const { layer, inside } = found;
-  const asLayer = ([n, i, c, s, g, o]: readonly CudaNode[]): DecodeLayer => ({
-    norm: n!,
-    inProj: i!,
-    conv: c!,
-    scan: s!,
-    gate: g!,
-    outProj: o!,
-  });
-  if (!decodeLayerFuses(asLayer(layer.map(resolve)))) return undefined;
+  if (!decodeLayerFuses(decodeLayer(layer.map(resolve)))) return undefined;
   return {
     name: 'decode_layer',
     first,
     nodes: layer,
     planned: asOneNode('decode_layer', layer, inside),
     scratchBytes: () => 0,
-    launches: (resolved) => decodeLayerLaunches(asLayer(resolved)),
+    launches: (resolved) => decodeLayerLaunches(decodeLayer(resolved)),
   };
 }
 

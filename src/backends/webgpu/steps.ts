@@ -1,17 +1,12 @@
 /** A graph cut into steps: mostly one node each; one decoded token's layer, six nodes, is three dispatches, a norm with its product one. */
 
-import { MatMambaError } from '../../errors.ts';
 import type { Graph, GraphNode } from '../../graph/graph.ts';
-import {
-  type DecodeLayer,
-  decodeLayerDispatches,
-  decodeLayerFuses,
-  normProduct,
-  normProductFuses,
-} from '../../ops/decode/webgpu-layer.ts';
+import { decodeLayerDispatches, decodeLayerFuses, normProduct, normProductFuses } from '../../ops/decode/webgpu-layer.ts';
+import { decodeLayer } from '../../ops/decode/layer.ts';
 import { FEW_ROWS } from '../../ops/linear/webgpu.ts';
 import type { WebGpuCommand, WebGpuKernel, WebGpuNode } from '../../ops/webgpu-kernel.ts';
-import { asOneNode, countReaders, decodeLayerAt, normedProductAt } from '../fused-nodes.ts';
+import { asOneNode, countReaders, decodeLayerAt, inSteps, normedProductAt } from '../fused-nodes.ts';
+import { findKernel } from '../kernel-table.ts';
 import { webGpuKernels } from './table.ts';
 
 /** What a profile tells apart: the op, or what nodes are together. */
@@ -32,26 +27,17 @@ export interface Step {
 }
 
 /** @throws DEVICE for an op that WebGPU lacks */
-function kernelOf(node: GraphNode): WebGpuKernel {
-  const kernel = webGpuKernels[node.op.name as keyof typeof webGpuKernels];
-  if ('unsupported' in kernel) {
-    throw new MatMambaError('DEVICE', `${node.op.name} does not run on WebGPU: ${kernel.unsupported}`);
-  }
-  return kernel;
-}
+const kernelOf = (node: GraphNode): WebGpuKernel => findKernel(webGpuKernels, node, 'WebGPU');
 
 /** The steps in order; `resolve` shows a node's shapes before anything is placed. @throws DEVICE */
 export function stepsOf(graph: Graph, resolve: (node: GraphNode) => WebGpuNode): Step[] {
   const { nodes } = graph;
   const readers = countReaders(graph);
-  const steps: Step[] = [];
-  for (let first = 0; first < nodes.length;) {
-    const step =
-      decodeStep(nodes, first, readers, resolve) ?? normedProductStep(nodes, first, readers, resolve) ?? nodeStep(nodes[first]!);
-    steps.push(step);
-    first += step.nodes.length;
-  }
-  return steps;
+  return inSteps(
+    nodes,
+    (first) =>
+      decodeStep(nodes, first, readers, resolve) ?? normedProductStep(nodes, first, readers, resolve) ?? nodeStep(nodes[first]!),
+  );
 }
 
 function nodeStep(node: GraphNode): Step {
@@ -66,15 +52,6 @@ function nodeStep(node: GraphNode): Step {
   };
 }
 
-const asLayer = ([norm, inProj, conv, scan, gate, outProj]: readonly WebGpuNode[]): DecodeLayer => ({
-  norm: norm!,
-  inProj: inProj!,
-  conv: conv!,
-  scan: scan!,
-  gate: gate!,
-  outProj: outProj!,
-});
-
 function decodeStep(
   nodes: readonly GraphNode[],
   first: number,
@@ -82,7 +59,7 @@ function decodeStep(
   resolve: (node: GraphNode) => WebGpuNode,
 ): Step | undefined {
   const found = decodeLayerAt(nodes, first, readers, FEW_ROWS);
-  if (!found || !decodeLayerFuses(asLayer(found.layer.map(resolve)))) return undefined;
+  if (!found || !decodeLayerFuses(decodeLayer(found.layer.map(resolve)))) return undefined;
   const { layer } = found;
   return {
     name: 'decode_layer',
@@ -94,7 +71,7 @@ function decodeStep(
     nodes: layer,
     planned: asOneNode('decode_layer', layer, found.inside),
     scratchFloats: () => 0,
-    commands: (resolved) => decodeLayerDispatches(asLayer(resolved)),
+    commands: (resolved) => decodeLayerDispatches(decodeLayer(resolved)),
   };
 }
 

@@ -20,6 +20,7 @@ import { BUFFER_USAGE, type DeviceBuffer, WebGpuDevice, megabytes } from './devi
 import { type OpenedGpu, type WebGpuOptions, openGpu } from './gpu.ts';
 import { WebGpuArena, type WebGpuHost, WebGpuProgram } from './program.ts';
 import { STATE_UNIT_BYTES, StatePool } from './states.ts';
+import { unsupportedOps } from '../kernel-table.ts';
 import { webGpuKernels } from './table.ts';
 import { type WeightHost, WebGpuStoredWeight } from './weights.ts';
 
@@ -53,9 +54,6 @@ export class WebGpuBackend implements Backend, WebGpuHost, WeightHost {
 
   capabilities(): Capabilities {
     const { facts, description, features, bufferLimitBytes } = this.device;
-    const unsupported = Object.entries(webGpuKernels).flatMap(([op, kernel]) =>
-      'unsupported' in kernel ? [[op, String(kernel.unsupported)]] : [],
-    );
     return {
       device: 'webgpu',
       threads: 0,
@@ -69,7 +67,7 @@ export class WebGpuBackend implements Backend, WebGpuHost, WeightHost {
       dtypes: WEIGHT_DTYPES,
       programTokens: bufferLimitBytes >= LARGE_BUFFER_BYTES ? PROGRAM_TOKENS : SMALL_PROGRAM_TOKENS,
       replaysWhole: true,
-      unsupported: Object.fromEntries(unsupported),
+      unsupported: unsupportedOps(webGpuKernels),
     };
   }
 

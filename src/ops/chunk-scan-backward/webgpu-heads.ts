@@ -1,6 +1,7 @@
 /** WGSL of what is a head's in the scan's gradient: ddt, sums for the parameters, and the weights of pairs of steps. */
 
-import { CHUNK, each } from '../chunk-scan/webgpu-parts.ts';
+import { CHUNK } from '../chunk-scan/webgpu-parts.ts';
+import { unrolled } from '../webgpu-text.ts';
 
 /** Sums over a chunk's steps that a head has: of ddt, of rate step D, of dy x. */
 export const HEAD_SUMS = 3;
@@ -41,7 +42,7 @@ fn scan_heads(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
   let iq = lane / 16u;
   let jq = lane % 16u;
   let products = c.products + (place * ${CHUNK}u + 4u * iq) * ${CHUNK / 4}u + jq;
-${each(4, (a) => `  let g${a} = arena[products + ${(a * CHUNK) / 4}u];\n  var w${a} = vec4<f32>();\n`)}
+${unrolled(4, (a) => `  let g${a} = arena[products + ${(a * CHUNK) / 4}u];\n  var w${a} = vec4<f32>();\n`)}
   for (var quad = wid.x * c.groupQuads; quad < min((wid.x + 1u) * c.groupQuads, c.ddtQuads); quad++) {
     // Of step lane, for those of a chunk: components are the four heads'.
     var ddt = vec4<f32>();
@@ -55,7 +56,7 @@ ${each(4, (a) => `  let g${a} = arena[products + ${(a * CHUNK) / 4}u];\n  var w$
         let at = coefficients + 4u * lane * c.heads;
         quad_decays[lane] = arena[at].y * arena[at + c.heads].y * arena[at + 2u * c.heads].y * arena[at + 3u * c.heads].y;
       }
-${each(4, (a) => `      var v${a} = vec4<f32>();\n`)}
+${unrolled(4, (a) => `      var v${a} = vec4<f32>();\n`)}
       for (var p0 = 0u; p0 < c.headdim; p0 += ${SLAB}u) {
         let p = lane % ${SLAB}u;
         let q = lane / ${SLAB}u;
@@ -111,7 +112,7 @@ ${each(4, (a) => `      var v${a} = vec4<f32>();\n`)}
           decays2 = decays1 * arena[i_at + 2u * c.heads].y;
           decays3 = decays2 * arena[i_at + 3u * c.heads].y;
         }
-${each(4, (a) => `        v${a} *= decays${a} * steps;\n        w${a} += v${a};\n        let m${a} = v${a} * g${a};\n`)}
+${unrolled(4, (a) => `        v${a} *= decays${a} * steps;\n        w${a} += v${a};\n        let m${a} = v${a} * g${a};\n`)}
         let r = vec4<f32>(dot(m0, vec4<f32>(1.0)), dot(m1, vec4<f32>(1.0)), dot(m2, vec4<f32>(1.0)), dot(m3, vec4<f32>(1.0)));
         let s = m0 + m1 + m2 + m3;
         // Component t: sums over rows from t on, and over columns before t.
@@ -217,5 +218,5 @@ ${each(4, (a) => `        v${a} *= decays${a} * steps;\n        w${a} += v${a};\
     }
   }
   let to = c.weights + ((place * c.groups + wid.x) * ${CHUNK}u + 4u * iq) * ${CHUNK / 4}u + jq;
-${each(4, (a) => `  arena[to + ${(a * CHUNK) / 4}u] = w${a};\n`)}}
+${unrolled(4, (a) => `  arena[to + ${(a * CHUNK) / 4}u] = w${a};\n`)}}
 `;

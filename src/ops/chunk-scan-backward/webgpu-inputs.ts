@@ -1,7 +1,8 @@
 /** WGSL of the gradient of the scan's x, and of what the gradients of dt and of the decays take from each column. */
 
 import { OUTPUT_COLUMNS, OUTPUT_INVOCATIONS, TURNED_CELLS, TURNED_PRODUCT } from '../chunk-scan/webgpu-outputs.ts';
-import { CHUNK, each } from '../chunk-scan/webgpu-parts.ts';
+import { CHUNK } from '../chunk-scan/webgpu-parts.ts';
+import { unrolled } from '../webgpu-text.ts';
 
 const QUADS = OUTPUT_COLUMNS / 4;
 const SLAB = 16;
@@ -37,7 +38,7 @@ fn scan_inputs(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_
   let parts_next = c.columns / 4u;
   let parts = c.parts + (place * ${CHUNK}u + 4u * tq) * parts_next + column / 4u;
   let states_at = place * (c.stateColumns * c.columns / 4u);
-${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}${each(
+${unrolled(4, (k) => `  var sum${k} = vec4<f32>();\n`)}${unrolled(
   4,
   (k) => `  var x${k} = vec4<f32>();
   var dy${k} = vec4<f32>();
@@ -49,7 +50,7 @@ ${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}${each(
 )}
   // Once for S and c, once for R and b.
   for (var turn = 0u; turn < 2u; turn++) {
-${each(4, (k) => `    sum${k} = vec4<f32>();\n`)}    let rows = select(c.b, c.c, turn == 0u);
+${unrolled(4, (k) => `    sum${k} = vec4<f32>();\n`)}    let rows = select(c.b, c.c, turn == 0u);
     let row_stride = select(c.bStride, c.cStride, turn == 0u);
     let rows_at = rows + first_row * row_stride;
     if (select(wid.y + 1u < c.chunks, wid.y > 0u, turn == 0u)) {
@@ -57,7 +58,7 @@ ${each(4, (k) => `    sum${k} = vec4<f32>();\n`)}    let rows = select(c.b, c.c,
 ${TURNED_PRODUCT}
     }
     if (column < c.columns) {
-${each(
+${unrolled(
   4,
   (k) => `      arena[parts + turn * c.partsSize + ${k}u * parts_next] =
         select(x${k}, dy${k}, turn == 0u) * weight_of(own + ${k}u * c.heads, heads, turn == 0u) * sum${k};
@@ -65,9 +66,9 @@ ${each(
 )}    }
   }
   let rest = coefficients_of(own + 3u * c.heads, heads)[3];
-${each(4, (k) => `  sum${k} *= rest;\n`)}
+${unrolled(4, (k) => `  sum${k} *= rest;\n`)}
   // The decay from each step to the last one of the four, and what the steps before that one add.
-${each(3, (k) => `  var factor${k} = vec4<f32>(1.0);\n  var early${k} = vec4<f32>();\n`)}  var decayed = vec4<f32>(1.0);
+${unrolled(3, (k) => `  var factor${k} = vec4<f32>(1.0);\n  var early${k} = vec4<f32>();\n`)}  var decayed = vec4<f32>(1.0);
   for (var s0 = 0u; s0 < count; s0 += ${SLAB}u) {
     {
       let s = s0 + lane / ${QUADS}u;
@@ -84,7 +85,7 @@ ${each(3, (k) => `  var factor${k} = vec4<f32>(1.0);\n  var early${k} = vec4<f32
       var s = 0u;
       if (4u * tq >= s0) {
         s = 4u * tq - s0;
-${each(
+${unrolled(
   4,
   (k) => `        let g${k} = ${stepsAt(`s + ${k}u`)};
 ${k > 0 ? `        let decay${k} = ${decayAt(`s + ${k}u`)};\n` : ''}`,
@@ -94,7 +95,7 @@ ${k > 0 ? `        let decay${k} = ${decayAt(`s + ${k}u`)};\n` : ''}`,
         early0 = g0.x * dy0 + decay1 * (g1.x * dy1 + decay2 * (g2.x * dy2));
         early1 = g1.y * dy1 + decay2 * (g2.y * dy2);
         early2 = g2.z * dy2;
-${each(4, (k) => `        sum${k} += g3[${k}] * dy3;\n`)}        s += 4u;
+${unrolled(4, (k) => `        sum${k} += g3[${k}] * dy3;\n`)}        s += 4u;
       }
       for (; s < ${SLAB}u; s++) {
         decayed *= ${decayAt('s')};
@@ -115,7 +116,7 @@ ${each(4, (k) => `        sum${k} += g3[${k}] * dy3;\n`)}        s += 4u;
   let at = select(heads, channels, vec4<bool>(c.skipChannels > 0u));
   let skip = vec4<f32>(d[at.x], d[at.y], d[at.z], d[at.w]);
   if (column < c.columns) {
-${each(
+${unrolled(
   4,
   (k) => `    arena[2u * c.partsSize + parts + ${k}u * parts_next] = x${k} * sum${k};
     if (4u * tq + ${k}u < count) {

@@ -1,6 +1,7 @@
 /** WGSL of the gradients of the scan's b and c, which all heads share. */
 
-import { CHUNK, each } from '../chunk-scan/webgpu-parts.ts';
+import { CHUNK } from '../chunk-scan/webgpu-parts.ts';
+import { unrolled } from '../webgpu-text.ts';
 
 const INVOCATIONS = 128;
 const SLAB = 16;
@@ -43,7 +44,7 @@ fn scan_shared(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_
   let coefficients = c.coefficients + place * ${CHUNK}u * c.heads;
   let nq = lane % ${QUADS}u;
   let tq = lane / ${QUADS}u;
-${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
+${unrolled(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
   let other_stride = select(c.bStride, c.cStride, of_b);
   let other_at = select(c.b, c.c, of_b) + first_row * other_stride;
   for (var s0 = 0u; s0 < count; s0 += ${SLAB}u) {
@@ -66,7 +67,7 @@ ${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
         m += mat4x4<f32>(arena[from_at], arena[from_at + ${CHUNK / 4}u], arena[from_at + ${CHUNK / 2}u], arena[from_at + ${(3 * CHUNK) / 4}u]);
       }
       if (!of_b) { m = transpose(m); }
-${each(4, (k) => `      step_cells[(4u * s + ${k}u) * ${ROW}u + q] = m[${k}];\n`)}    }${PRODUCT}
+${unrolled(4, (k) => `      step_cells[(4u * s + ${k}u) * ${ROW}u + q] = m[${k}];\n`)}    }${PRODUCT}
   }
 
   if (select(wid.y > 0u, wid.y + 1u < c.chunks, of_b)) {
@@ -80,7 +81,7 @@ ${each(4, (k) => `      step_cells[(4u * s + ${k}u) * ${ROW}u + q] = m[${k}];\n`
         let column = e0 + 4u * e;
         let heads = heads_of(column);
         var m = mat4x4<f32>();
-${each(
+${unrolled(
   4,
   (k) => `        if (4u * q + ${k}u < count) {
           let weight = weight_of(coefficients + (4u * q + ${k}u) * c.heads, heads, !of_b);
@@ -88,7 +89,7 @@ ${each(
         }
 `,
 )}        m = transpose(m);
-${each(4, (k) => `        step_cells[(4u * e + ${k}u) * ${ROW}u + q] = m[${k}];\n`)}      } else if (lane < ${64 + (SLAB / 4) * QUADS}u) {
+${unrolled(4, (k) => `        step_cells[(4u * e + ${k}u) * ${ROW}u + q] = m[${k}];\n`)}      } else if (lane < ${64 + (SLAB / 4) * QUADS}u) {
         let e = (lane - 64u) % 4u;
         let q = (lane - 64u) / 4u;
         var m = mat4x4<f32>();
@@ -97,12 +98,12 @@ ${each(4, (k) => `        step_cells[(4u * e + ${k}u) * ${ROW}u + q] = m[${k}];\
           let next = c.columns / 4u;
           m = transpose(mat4x4<f32>(arena[at], arena[at + next], arena[at + 2u * next], arena[at + 3u * next]));
         }
-${each(4, (k) => `        column_cells[(4u * e + ${k}u) * ${QUADS}u + q] = m[${k}];\n`)}      }${PRODUCT}
+${unrolled(4, (k) => `        column_cells[(4u * e + ${k}u) * ${QUADS}u + q] = m[${k}];\n`)}      }${PRODUCT}
     }
   }
   let n = n0 + 4u * nq;
   if (n >= c.stateColumns) { return; }
   let to_stride = select(c.dcStride, c.dbStride, of_b);
   let to = select(c.dc, c.db, of_b) + first_row * to_stride + n;
-${each(4, (k) => `  if (4u * tq + ${k}u < count) { arena[(to + (4u * tq + ${k}u) * to_stride) / 4u] = sum${k}; }\n`)}}
+${unrolled(4, (k) => `  if (4u * tq + ${k}u < count) { arena[(to + (4u * tq + ${k}u) * to_stride) / 4u] = sum${k}; }\n`)}}
 `;

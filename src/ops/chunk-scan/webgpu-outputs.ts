@@ -1,6 +1,7 @@
 /** WGSL of the scan's outputs from the states before the chunks. */
 
-import { CHUNK, each } from './webgpu-parts.ts';
+import { CHUNK } from './webgpu-parts.ts';
+import { unrolled } from '../webgpu-text.ts';
 
 export const OUTPUT_INVOCATIONS = 128;
 /** Columns of a workgroup. */
@@ -32,14 +33,14 @@ export const TURNED_PRODUCT = `
         let q = (i >> 1u) & 15u;
         let n = (i & 1u) | ((i >> 5u) << 1u);
         var m = mat4x4<f32>();
-${each(
+${unrolled(
   4,
   (
     k,
   ) => `        if (first + 4u * q + ${k}u < c.length) { m[${k}] = state_columns(rows_at + (4u * q + ${k}u) * row_stride, n0 + 4u * n); }
 `,
 )}        m = transpose(m);
-${each(4, (k) => `        step_cells[(4u * n + ${k}u) * ${ROW}u + q] = m[${k}];\n`)}      }
+${unrolled(4, (k) => `        step_cells[(4u * n + ${k}u) * ${ROW}u + q] = m[${k}];\n`)}      }
       for (var i = lane; i < slab * ${QUADS}u; i += ${OUTPUT_INVOCATIONS}u) {
         let column = e0 + 4u * (i % ${QUADS}u);
         var v = vec4<f32>();
@@ -78,18 +79,18 @@ fn scan_outputs(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation
   let sequence_row = (c.firstSequence + wid.z) * c.length;
   let coefficients = c.coefficients + place * ${CHUNK}u * c.heads;
   let heads = heads_of(column);
-${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
+${unrolled(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
   if (wid.y > 0u || c.carried > 0u) {
     let rows_at = c.c + (sequence_row + first) * c.cStride;
     let row_stride = c.cStride;
     let states_at = c.states + place * (c.stateColumns * c.columns / 4u);
 ${TURNED_PRODUCT}
     let factor = coefficients_of(coefficients + 4u * tq * c.heads, heads)[2];
-${each(4, (k) => `    sum${k} *= factor;\n`)}  }
+${unrolled(4, (k) => `    sum${k} *= factor;\n`)}  }
 
   let count = min(c.length - first, ${CHUNK}u);
   // The decay from t0 to each later step, and what steps after t0 add.
-${each(3, (k) => `  var factor${k + 1} = vec4<f32>(1.0);\n  var late${k + 1} = vec4<f32>();\n`)}
+${unrolled(3, (k) => `  var factor${k + 1} = vec4<f32>(1.0);\n  var late${k + 1} = vec4<f32>();\n`)}
   var decayed = vec4<f32>(1.0);
   for (var slabs = (count + ${SLAB - 1}u) / ${SLAB}u; slabs > 0u; slabs--) {
     let s0 = (slabs - 1u) * ${SLAB}u;
@@ -110,7 +111,7 @@ ${each(3, (k) => `  var factor${k + 1} = vec4<f32>(1.0);\n  var late${k + 1} = v
     if (4u * tq >= s0) {
       var s = 4u * tq - s0;
       if (s < ${SLAB}u) {
-${each(
+${unrolled(
   3,
   (k) => `        let x${k + 1} = column_cells[(s + ${k + 1}u) * ${QUADS}u + eq];
         let decay${k + 1} = column_cells[${SLAB * QUADS}u + (s + ${k + 1}u) * ${QUADS}u + eq];
@@ -147,7 +148,7 @@ ${each(
   sum3 = factor3 * sum3 + late3;
   let row = sequence_row + first + 4u * tq;
   let real = real_steps(c.firstSequence + wid.z);
-${each(
+${unrolled(
   4,
   (k) => `  if (4u * tq + ${k}u < count) {
     let x = arena[(c.x + (row + ${k}u) * c.xStride + column) / 4u];

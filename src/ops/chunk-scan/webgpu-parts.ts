@@ -131,6 +131,3 @@ fn state_columns(at: u32, n: u32) -> vec4<f32> {
   return select(vec4<f32>(), arena[(at + n) / 4u], vec4<u32>(n, n + 1u, n + 2u, n + 3u) < vec4<u32>(c.dState));
 }
 `;
-
-export const each = (count: number, line: (i: number) => string): string =>
-  Array.from({ length: count }, (_, i) => line(i)).join('');

@@ -1,6 +1,7 @@
 /** WGSL of the states of chunks: what each adds to the state, and passing that on from chunk to chunk. */
 
-import { CHUNK, each } from './webgpu-parts.ts';
+import { CHUNK } from './webgpu-parts.ts';
+import { unrolled } from '../webgpu-text.ts';
 
 const STATES_INVOCATIONS = 128;
 const SLAB = 16;
@@ -36,7 +37,7 @@ fn scan_chunk_states(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invoc
   let coefficients = c.coefficients + (wid.z * c.chunks + chunk) * ${CHUNK}u * c.heads;
   let eq = lane & (quads - 1u);
   let nq = lane >> c.shift;
-${each(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
+${unrolled(4, (k) => `  var sum${k} = vec4<f32>();\n`)}
   for (var t0 = 0u; t0 < ${CHUNK}u && first + t0 < c.length; t0 += ${SLAB}u) {
     for (var i = lane; i < ${SLAB}u * quads; i += ${STATES_INVOCATIONS}u) {
       let t = first + t0 + (i >> c.shift);
@@ -118,23 +119,23 @@ ${
     ? `  let slot = bitcast<u32>(component(c.slots + c.firstSequence + wid.y)) * 64u + c.state;
   var m = mat4x4<f32>();
   if (n < c.dState && e < c.width) { m = transpose(mat4x4<f32>(${rows.map((_, r) => read(r)).join(', ')})); }
-${each(4, (k) => `  var s${k} = m[${k}];\n`)}`
-    : each(4, (k) => `  var s${k} = vec4<f32>();\n`)
+${unrolled(4, (k) => `  var s${k} = m[${k}];\n`)}`
+    : unrolled(4, (k) => `  var s${k} = vec4<f32>();\n`)
 }
   for (var first = 0u; first < c.chunks; first += ${AHEAD}u) {
-${each(
+${unrolled(
   AHEAD,
   (
     a,
   ) => `    let chunk${a} = wid.y * c.chunks + ${backwards ? `c.chunks - 1u - min(first + ${a}u, c.chunks - 1u)` : `min(first + ${a}u, c.chunks - 1u)`};
     let at${a} = c.states + ((chunk${a} * c.stateColumns + n) * c.columns + e) / 4u;
     let total${a} = coefficients_of(c.coefficients + (chunk${a} * ${CHUNK}u + ${CHUNK - 1}u) * c.heads, heads)[2];
-${each(4, (k) => `    let add${a}_${k} = arena[at${a} + ${k}u * next];\n`)}`,
+${unrolled(4, (k) => `    let add${a}_${k} = arena[at${a} + ${k}u * next];\n`)}`,
 )}
-${each(
+${unrolled(
   AHEAD,
   (a) => `    if (first + ${a}u < c.chunks) {
-${each(4, (k) => `      arena[at${a} + ${k}u * next] = s${k};\n      s${k} = s${k} * total${a} + add${a}_${k};\n`)}    }
+${unrolled(4, (k) => `      arena[at${a} + ${k}u * next] = s${k};\n      s${k} = s${k} * total${a} + add${a}_${k};\n`)}    }
 `,
 )}
   }

@@ -1,6 +1,6 @@
 /** WGSL of the scan step by step, for calls of few steps: the state stays in registers from the first to the last. */
 
-import { each } from './webgpu-parts.ts';
+import { unrolled } from '../webgpu-text.ts';
 
 const INVOCATIONS = 64;
 
@@ -46,13 +46,13 @@ fn scan_steps(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
 ${
   carried
     ? `  let state = (bitcast<u32>(component(c.slots + b)) * 64u + c.state + channel * ${dState}u)${whole ? ' / 4u' : ''} + part;
-${each(
+${unrolled(
   own,
   (i) => `  var s${i} = ${type}();
   if (${inside(i)}) { s${i} = states[state + ${i * lanes}u]; }
 `,
 )}`
-    : each(own, (i) => `  var s${i} = ${type}();\n`)
+    : unrolled(own, (i) => `  var s${i} = ${type}();\n`)
 }
   for (var t = 0u; t < c.length; t++) {
     let row = b * c.length + t;
@@ -60,13 +60,13 @@ ${each(
     let c_at = c.c + row * c.cStride;
     let x = component(c.x + row * c.xStride + channel);
     let raw = component(c.dt + row * c.dtStride + head) + bias;
-${each(own, (i) => `    let b${i} = ${read('b', i)};\n    let c${i} = ${read('c', i)};\n`)}
+${unrolled(own, (i) => `    let b${i} = ${read('b', i)};\n    let c${i} = ${read('c', i)};\n`)}
     var step = step_of(raw);
     if (t >= real) { step = 0.0; }
     let decay = decay_of(rate, step);
     let u = step * x;
     var sum = ${type}();
-${each(
+${unrolled(
   own,
   (i) => `    s${i} = s${i} * decay + u * b${i};
     if (${inside(i)}) { sum += s${i} * c${i}; }
@@ -92,7 +92,7 @@ ${each(
   }
 ${
   carried
-    ? each(
+    ? unrolled(
         own,
         (i) => `  if (live && ${inside(i)}) { states[state + ${i * lanes}u] = s${i}; }
 `,

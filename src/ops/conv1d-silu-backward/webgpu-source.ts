@@ -1,6 +1,6 @@
 /** WGSL of the convolution's gradient. */
 
-const each = (count: number, line: (i: number) => string): string => Array.from({ length: count }, (_, i) => line(i)).join('');
+import { unrolled } from '../webgpu-text.ts';
 
 /** A workgroup has so many vectors of 4 columns and, of each, so many pieces of sequences. */
 export const GROUP_VECTORS = 16;
@@ -17,10 +17,10 @@ export function backwardSource(taps: number, trained: boolean): string {
   const back = taps - 1;
   const w = (k: number): string => `m[${4 - taps + k}]`;
   const inputs = (k: number): string => (k < back ? `x${k}` : 'now');
-  const sums = each(back, (k) => `${w(k)} * x${k} + `);
-  const slopes = each(back, (k) => ` + ${w(k + 1)} * g${back - 1 - k}`);
+  const sums = unrolled(back, (k) => `${w(k)} * x${k} + `);
+  const slopes = unrolled(back, (k) => ` + ${w(k + 1)} * g${back - 1 - k}`);
   const shift = (name: string, last: string): string =>
-    each(
+    unrolled(
       back,
       (k) => `
     ${name}${k} = ${k + 1 < back ? `${name}${k + 1}` : last};`,
@@ -44,14 +44,14 @@ fn conv1d_silu_backward(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_in
   if (!present) { place.live = 0u; }
   let m = matrix_of(place);
   let offset = bias_of(place);
-${each(
+${unrolled(
   back,
   (k) => `
   var x${k} = vec4<f32>();
   if (present && t0 + ${k}u >= ${back}u) { x${k} = arena[x_at + (t0 + ${k}u - ${back}u) * c.xStride / 4u]; }
   var g${k} = vec4<f32>();`,
 )}
-${trained ? each(taps + 1, (k) => `  var sum${k} = vec4<f32>();\n`) : ''}
+${trained ? unrolled(taps + 1, (k) => `  var sum${k} = vec4<f32>();\n`) : ''}
   for (var t = t0; t < reach; t++) {
     var now = vec4<f32>();
     var g = vec4<f32>();
@@ -64,7 +64,7 @@ ${trained ? each(taps + 1, (k) => `  var sum${k} = vec4<f32>();\n`) : ''}
     g *= s * (1.0 + pre * (1.0 - s));
 ${
   trained
-    ? `    if (t < end) {${each(
+    ? `    if (t < end) {${unrolled(
         taps,
         (k) => `
       sum${k} += g * ${inputs(k)};`,
@@ -78,7 +78,7 @@ ${
   }
 ${
   trained
-    ? `${each(taps + 1, (k) => `  cells[${k * INVOCATIONS}u + lane] = live_of(sum${k}, place);\n`)}  workgroupBarrier();
+    ? `${unrolled(taps + 1, (k) => `  cells[${k * INVOCATIONS}u + lane] = live_of(sum${k}, place);\n`)}  workgroupBarrier();
   for (var i = lane; i < ${(taps + 1) * GROUP_VECTORS}u; i += ${INVOCATIONS}u) {
     let k = i / ${GROUP_VECTORS}u;
     let own = i % ${GROUP_VECTORS}u;

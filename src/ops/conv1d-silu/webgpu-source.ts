@@ -1,6 +1,6 @@
 /** WGSL of the causal convolution with SiLU: sequences, and single steps. */
 
-const each = (count: number, line: (i: number) => string): string => Array.from({ length: count }, (_, i) => line(i)).join('');
+import { unrolled } from '../webgpu-text.ts';
 
 /**
  * x, y: (batch, length, columns); the window, (TAPS - 1, channels), in a slot of the states. An invocation has 4 columns
@@ -12,7 +12,7 @@ export function sequenceSource(taps: number, steps: number, carried: boolean): s
   // x<i> is step t0 - back + i.
   const fromWindow = `
   if (t0 == 0u) {
-    let state = slot * 64u + c.state + place.channel;${each(
+    let state = slot * 64u + c.state + place.channel;${unrolled(
       back,
       (k) => `
     for (var j = 0u; j < min(place.live, 4u); j++) { x${k}[j] = states[state + ${k}u * c.channels + j]; }`,
@@ -41,19 +41,19 @@ fn conv1d_silu(${INVOCATION}) {
   let x_at = (c.x + b * c.length * c.xStride + column) / 4u;
   let y_at = (c.y + b * c.length * c.yStride + column) / 4u;
 ${carried ? LENGTHS : ''}
-${each(
+${unrolled(
   back,
   (k) => `
   var x${k} = vec4<f32>();
   if (t0 + ${k}u >= ${back}u) { x${k} = arena[x_at + (t0 + ${k}u - ${back}u) * c.xStride / 4u]; }`,
-)}${each(
+)}${unrolled(
     steps,
     (i) => `
   let x${back + i} = arena[x_at + min(t0 + ${i}u, c.length - 1u) * c.xStride / 4u];`,
   )}
   let m = matrix_of(place);
   let offset = bias_of(place);${carried ? fromWindow : ''}
-${each(steps, (i) => {
+${unrolled(steps, (i) => {
   const sum = Array.from({ length: taps }, (_, k) => ` + m[${4 - taps + k}] * x${i + k}`).join('');
   return `
   if (t0 + ${i}u < c.length) {
@@ -77,7 +77,6 @@ const LENGTHS = `
 /** The same for one step; x, y: (batch, columns), the arena as floats. An invocation has one column, and its window. */
 export function stepSource(taps: number, carried: boolean): string {
   const back = taps - 1;
-  const indices = Array.from({ length: back }, (_, k) => k);
   return `
 @compute @workgroup_size(64)
 fn conv1d_silu_step(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -99,13 +98,13 @@ ${
     ? `
   let state = bitcast<u32>(arena[c.slots + b]) * 64u + c.state + place.channel;
   var real = true;
-  if (c.ragged > 0u) { real = bitcast<u32>(arena[c.lengths + b]) > 0u; }${each(
+  if (c.ragged > 0u) { real = bitcast<u32>(arena[c.lengths + b]) > 0u; }${unrolled(
     back,
     (k) => `
   let x${k} = states[state + ${k}u * c.channels];`,
   )}
-  sum += ${indices.map((k) => `w[${4 - taps + k}] * x${k}`).join(' + ')};
-  if (real) {${each(
+  sum += ${unrolled(back, (k) => `w[${4 - taps + k}] * x${k}`, ' + ')};
+  if (real) {${unrolled(
     back,
     (k) => `
     states[state + ${k}u * c.channels] = ${k + 1 < back ? `x${k + 1}` : 'now'};`,

@@ -27,17 +27,8 @@ import {
   typeOf,
 } from '../cuda-kernel.ts';
 import { type FewRowsStage, fewRowsLaunch } from '../linear/cuda-few-rows.ts';
+import type { DecodeLayer } from './layer.ts';
 import { DECODE_MIX_SOURCE } from './cuda-mix-source.ts';
-
-/** The nodes of one layer: norm is `add_norm` or `norm`, gate is `gated_norm` or `gated_silu`. */
-export interface DecodeLayer {
-  readonly norm: CudaNode;
-  readonly inProj: CudaNode;
-  readonly conv: CudaNode;
-  readonly scan: CudaNode;
-  readonly gate: CudaNode;
-  readonly outProj: CudaNode;
-}
 
 /** Largest number of threads of the second launch, which give B and C of all states one each. */
 const MAX_MIX_THREADS = 512;
@@ -45,7 +36,7 @@ const MAX_MIX_THREADS = 512;
 const MIN_PART = 8;
 
 /** Whether a layer's step is what these launches compute; that its nodes are wired as in a mixer is the caller's to see. */
-export function decodeLayerFuses({ conv, scan, gate }: DecodeLayer): boolean {
+export function decodeLayerFuses({ conv, scan, gate }: DecodeLayer<CudaNode>): boolean {
   const segments = conv.segments('segments');
   const dState = scan.buffer('b').width;
   return (
@@ -64,7 +55,7 @@ export function decodeLayerFuses({ conv, scan, gate }: DecodeLayer): boolean {
 }
 
 /** The three launches of a layer's step. */
-export function decodeLayerLaunches(layer: DecodeLayer): readonly CudaLaunch[] {
+export function decodeLayerLaunches(layer: DecodeLayer<CudaNode>): readonly CudaLaunch[] {
   return [normLinearLaunch(layer.norm, layer.inProj), mixLaunch(layer), gatedLinearLaunch(layer)];
 }
 
@@ -111,7 +102,7 @@ function gatesLast(gate: CudaNode): boolean {
 }
 
 /** The steps of the convolution and the scan, and the gate unless it comes after the norm; written to the scan's y. */
-export function mixLaunch({ conv, scan, gate }: Pick<DecodeLayer, 'conv' | 'scan' | 'gate'>): KernelLaunch {
+export function mixLaunch({ conv, scan, gate }: Pick<DecodeLayer<CudaNode>, 'conv' | 'scan' | 'gate'>): KernelLaunch {
   const [x, b, c] = conv.segments('segments');
   const { columns } = segmentColumns(conv.segments('segments'));
   const weight = conv.weight('weight');
@@ -178,7 +169,7 @@ export function mixLaunch({ conv, scan, gate }: Pick<DecodeLayer, 'conv' | 'scan
 }
 
 /** The gated norm of what `mixLaunch` wrote, the linear map of it, and the windows of B and C. */
-export function gatedLinearLaunch({ conv, scan, gate, outProj }: Omit<DecodeLayer, 'norm' | 'inProj'>): KernelLaunch {
+export function gatedLinearLaunch({ conv, scan, gate, outProj }: Omit<DecodeLayer<CudaNode>, 'norm' | 'inProj'>): KernelLaunch {
   const [, b, c] = conv.segments('segments');
   const { columns } = segmentColumns(conv.segments('segments'));
   const weight = conv.weight('weight');

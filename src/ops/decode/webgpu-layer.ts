@@ -27,17 +27,8 @@ import {
   states,
 } from '../webgpu-kernel.ts';
 import { SIGMOID_SOURCE, sums } from '../webgpu-sums.ts';
+import type { DecodeLayer } from './layer.ts';
 import { MIX_CHANNELS, asideSource, mixSource } from './webgpu-mix-source.ts';
-
-/** The nodes of one layer: norm is `add_norm` or `norm`, gate is `gated_norm` or `gated_silu`. */
-export interface DecodeLayer {
-  readonly norm: WebGpuNode;
-  readonly inProj: WebGpuNode;
-  readonly conv: WebGpuNode;
-  readonly scan: WebGpuNode;
-  readonly gate: WebGpuNode;
-  readonly outProj: WebGpuNode;
-}
 
 /** Rows that a workgroup holds whole: half of its memory. */
 const STAGED_BYTES = 8 * 1024;
@@ -54,7 +45,7 @@ export function normProductFuses(norm: WebGpuNode, linear: WebGpuNode): boolean 
 }
 
 /** Whether a layer's step is what these dispatches compute; that its nodes are wired as in a mixer is the caller's to see. */
-export function decodeLayerFuses({ norm, inProj, conv, scan, gate, outProj }: DecodeLayer): boolean {
+export function decodeLayerFuses({ norm, inProj, conv, scan, gate, outProj }: DecodeLayer<WebGpuNode>): boolean {
   const segments = conv.segments('segments');
   const dState = scan.buffer('b').width;
   return (
@@ -73,7 +64,14 @@ export function decodeLayerFuses({ norm, inProj, conv, scan, gate, outProj }: De
 }
 
 /** The three dispatches of a layer's step. */
-export function decodeLayerDispatches({ norm, inProj, conv, scan, gate, outProj }: DecodeLayer): readonly WebGpuDispatch[] {
+export function decodeLayerDispatches({
+  norm,
+  inProj,
+  conv,
+  scan,
+  gate,
+  outProj,
+}: DecodeLayer<WebGpuNode>): readonly WebGpuDispatch[] {
   return [normProduct(norm, inProj), mixDispatch(conv, scan, gate), product(outProj, gatedRows(conv, scan, gate))];
 }
 

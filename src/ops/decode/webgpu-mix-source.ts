@@ -7,14 +7,13 @@
  * other workgroups, and the next dispatch moves them (`asideSource`).
  */
 
+import { unrolled } from '../webgpu-text.ts';
+
 const INVOCATIONS = 64;
 /** Lanes of a channel, neighbours with neighbouring numbers of its row. */
 const LANES = 16;
 /** Channels of a workgroup. */
 export const MIX_CHANNELS = INVOCATIONS / LANES;
-
-const indices = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-const lines = (count: number, line: (i: number) => string): string => indices(count).map(line).join('');
 
 /** `slot_of(b)`: where a sequence's state begins; `is_real(b)`: whether its token counts; `window_at`: a channel's oldest input. */
 export const DECODE_STATES_SOURCE = (arenaWord: (at: string) => string): string => `
@@ -52,7 +51,7 @@ fn aside(lane: u32) {
 /** Arena and states as floats. GATED: y is multiplied by silu(z). Needs `STEP_SOURCE` and `SIGMOID_SOURCE`. */
 export function mixSource(dState: number, hasBias: boolean, gated: boolean): string {
   const own = Math.ceil(dState / LANES);
-  const inside = (i: number): string => ((i + 1) * LANES <= dState ? 'live' : `(live && part + ${i * LANES}u < ${dState}u)`);
+  const inside = (i: number): string => ((i + 1) * LANES <= dState ? '(live)' : `(live && part + ${i * LANES}u < ${dState}u)`);
   return `${DECODE_STATES_SOURCE((at) => `arena[${at}]`)}
 var<workgroup> bc: array<f32, ${2 * dState}>;
 var<workgroup> x_cells: array<f32, ${MIX_CHANNELS}>;
@@ -77,7 +76,7 @@ fn decode_mix(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
   let real = is_real(b);
   let projected = c.projected + b * c.projectedStride;
   let state = slot_of(b) + c.state + channel * ${dState}u + part;
-${lines(own, (i) => `  var s${i} = 0.0;\n  if ${inside(i).startsWith('(') ? inside(i) : '(live)'} { s${i} = states[state + ${i * LANES}u]; }\n`)}
+${unrolled(own, (i) => `  var s${i} = 0.0;\n  if ${inside(i)} { s${i} = states[state + ${i * LANES}u]; }\n`)}
   for (var i = lane; i < ${2 * dState}u; i += ${INVOCATIONS}u) {
     let own_channel = channel_of(i, ${dState}u);
     bc[i] = convolved(window_at(b, own_channel), own_channel, arena[projected + column_of(i, ${dState}u)]);
@@ -95,9 +94,9 @@ ${lines(own, (i) => `  var s${i} = 0.0;\n  if ${inside(i).startsWith('(') ? insi
   let decay = decay_of(rate_of(aLog[head]), step);
   let u = step * x;
   var sum = 0.0;
-${lines(
+${unrolled(
   own,
-  (i) => `  if ${inside(i).startsWith('(') ? inside(i) : '(live)'} {
+  (i) => `  if ${inside(i)} {
     s${i} = s${i} * decay + u * bc[part + ${i * LANES}u];
     sum += s${i} * bc[${dState}u + part + ${i * LANES}u];
     states[state + ${i * LANES}u] = s${i};

@@ -5,6 +5,7 @@
 
 import type { WebGpuElement } from '../webgpu-kernel.ts';
 import { INVOCATION } from '../webgpu-rows.ts';
+import { indices, unrolled } from '../webgpu-text.ts';
 
 /** Invocations of a workgroup. */
 export const FEW_ROWS_BLOCK = 128;
@@ -51,9 +52,6 @@ const UNSTAGED = `
 fn x_of(row: u32, quad: u32) -> vec4<f32> { return arena[(c.x + row * c.xStride) / 4u + quad]; }
 `;
 
-const indices = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-const lines = (count: number, line: (i: number) => string): string => indices(count).map(line).join('');
-
 /**
  * Needs `weightPieces` of `weight`, in pieces of `pieceColumns`, and `store_row`. With a `subgroupSize` lanes add up by
  * shuffles as far as a subgroup goes, else through workgroup memory alone. `groupSize`: columns that share a scale.
@@ -84,7 +82,7 @@ fn few_rows(${INVOCATION}) {
 ${stage?.aside ? `  if (first == c.asideAt) { aside(lane); }\n` : ''}  if (first >= c.columns) { return; }
   let lane_of_team = lane % ${lanes}u;
   let own = ${each}u * (lane / ${lanes}u);
-${lines(
+${unrolled(
   each,
   (e) => `  var row${e} = ELSEWHERE;
   if (first + own + ${e}u < c.columns) { row${e} = columns[(first + own + ${e}u) / 4u][(first + own + ${e}u) % 4u]; }
@@ -97,28 +95,28 @@ ${lines(
     .join('')}
   for (var base = 0u; base < c.pieces; base += ${loads * lanes}u) {
     let begin = base + lane_of_team;
-${lines(loads, (u) =>
-  lines(
+${unrolled(loads, (u) =>
+  unrolled(
     each,
     (e) => `    var w${u}_${e} = weight_Piece();
     if (row${e} < PADDING && begin + ${u * lanes}u < c.pieces) { w${u}_${e} = weight_piece(row${e}, begin + ${u * lanes}u); }
 `,
   ),
-)}${stage ? '    // Weights are on their way.\n    if (base == 0u) { stage(lane, first == 0u); }\n' : ''}${lines(
+)}${stage ? '    // Weights are on their way.\n    if (base == 0u) { stage(lane, first == 0u); }\n' : ''}${unrolled(
     loads,
     (u) => `    {
       let i = min(begin + ${u * lanes}u, c.pieces - 1u);
-${lines(
+${unrolled(
   each,
   (e) => `      let s${e} = ${scalesPieces ? scale(e, '0u') : '1.0'};
 `,
-)}${lines(quads * each, (at) => {
+)}${unrolled(quads * each, (at) => {
       const [q, e] = [Math.floor(at / each), at % each];
       return `      let v${q}_${e} = weight_four(w${u}_${e}, ${q}u)${scalesPieces ? '' : ` * ${scale(e, `${4 * q}u`)}`};\n`;
-    })}${lines(
+    })}${unrolled(
       rows,
       (m) =>
-        `${lines(quads, (q) => `      let x${m}_${q} = x_of(${m}u, ${quads}u * i + ${q}u);\n`)}${sums
+        `${unrolled(quads, (q) => `      let x${m}_${q} = x_of(${m}u, ${quads}u * i + ${q}u);\n`)}${sums
           .filter((sum) => sum.m === m)
           .map(({ e, name }) => {
             const terms = indices(quads).map((q) => `dot(v${q}_${e}, x${m}_${q})`);

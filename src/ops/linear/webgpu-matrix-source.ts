@@ -8,6 +8,7 @@
 
 import { MATRIX_KERNEL_BYTES, type MatrixTile } from '../webgpu-kernel.ts';
 import { INVOCATION } from '../webgpu-rows.ts';
+import { indices, unrolled } from '../webgpu-text.ts';
 
 /** Rows and columns of y of a workgroup. */
 export const MATRIX_TILE = 64;
@@ -17,9 +18,6 @@ const SUBGROUPS = 4;
 /** Steps of the sum in workgroup memory, and halves from row to row there: more, against bank conflicts. */
 const DEPTH = 32;
 const PITCH = DEPTH + 8;
-
-const indices = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-const lines = (count: number, line: (i: number) => string): string => indices(count).map(line).join('');
 
 /** Whether tiles of the adapter's size fill those of the kernel, and its workgroup memory holds all. */
 export function matrixFits({ m, n, k }: MatrixTile): boolean {
@@ -45,7 +43,7 @@ export function matrixSource({ m, n, k }: MatrixTile, subgroupSize: number, piec
   // Lane's i-th piece: a row of the tile, and which of that row's pieces.
   const place = (i: number, ofRow: number): string =>
     `let row = (lane + ${i * lanes}u) / ${ofRow}u;\n    let part = (lane + ${i * lanes}u) % ${ofRow}u;`;
-  const load = `${lines(
+  const load = `${unrolled(
     xQuads,
     (i) => `  {
     ${place(i, DEPTH / 4)}
@@ -53,7 +51,7 @@ export function matrixSource({ m, n, k }: MatrixTile, subgroupSize: number, piec
     if (first_row + row < c.rows && step + 4u * part < c.steps) { x${i} = arena[at(c.x, c.xStride, first_row + row, step + 4u * part)]; }
   }
 `,
-  )}${lines(
+  )}${unrolled(
     wPieces,
     (i) => `  {
     ${place(i, piecesOfRow)}
@@ -66,25 +64,25 @@ export function matrixSource({ m, n, k }: MatrixTile, subgroupSize: number, piec
   }
 `,
   )}`;
-  const keep = `${lines(
+  const keep = `${unrolled(
     xQuads,
     (i) => `  {
     ${place(i, DEPTH / 4)}
     let cell = row * ${PITCH}u + 4u * part;
     let high = high_of(x${i});
     let low = vec4<f16>(clamp(2048.0 * (x${i} - high), vec4<f32>(-65504.0), vec4<f32>(65504.0)));
-${lines(4, (j) => `    x_high[cell + ${j}u] = f16(high[${j}]);\n    x_low[cell + ${j}u] = low[${j}];\n`)}  }
+${unrolled(4, (j) => `    x_high[cell + ${j}u] = f16(high[${j}]);\n    x_low[cell + ${j}u] = low[${j}];\n`)}  }
 `,
-  )}${lines(
+  )}${unrolled(
     wPieces,
     (i) => `  {
     ${place(i, piecesOfRow)}
     if (row < ${MATRIX_TILE}u) {
       let cell = row * ${PITCH}u + ${pieceColumns}u * part;
-${lines(
+${unrolled(
   pieceColumns / 4,
   (q) => `      let v${q} = vec4<f16>(weight_four(w${i}, ${q}u));
-${lines(4, (j) => `      w_tile[cell + ${4 * q + j}u] = v${q}[${j}];\n`)}`,
+${unrolled(4, (j) => `      w_tile[cell + ${4 * q + j}u] = v${q}[${j}];\n`)}`,
 )}    }
   }
 `,
@@ -109,7 +107,7 @@ fn matrix_product(${INVOCATION}, @builtin(subgroup_id) subgroup: u32) {
   let first_column = ${MATRIX_TILE}u * (tile % c.columnTiles);
   let own_row = ${OWN}u * (subgroup / 2u);
   let own_column = ${OWN}u * (subgroup % 2u);
-${sums.map(({ i, j }) => `  var high${i}_${j}: ${result};\n  var low${i}_${j}: ${result};\n`).join('')}${lines(xQuads, (i) => `  var x${i}: vec4<f32>;\n`)}${lines(wPieces, (i) => `  var w${i}: weight_Piece;\n`)}
+${sums.map(({ i, j }) => `  var high${i}_${j}: ${result};\n  var low${i}_${j}: ${result};\n`).join('')}${unrolled(xQuads, (i) => `  var x${i}: vec4<f32>;\n`)}${unrolled(wPieces, (i) => `  var w${i}: weight_Piece;\n`)}
   var step = 0u;
 ${load}
   while (step < c.steps) {
@@ -117,20 +115,20 @@ ${keep}
     workgroupBarrier();
     step += ${DEPTH}u;
 ${load}
-${lines(
+${unrolled(
   DEPTH / k,
   (s) => `    {
-${lines(
+${unrolled(
   across,
   (j) =>
     `      let b${j} = subgroupMatrixLoad<${right}, col_major>(&w_tile, (own_column + ${j * n}u) * ${PITCH}u + ${s * k}u, ${PITCH}u);\n`,
-)}${lines(
+)}${unrolled(
     down,
     (
       i,
     ) => `      let a${i} = subgroupMatrixLoad<${left}, row_major>(&x_high, (own_row + ${i * m}u) * ${PITCH}u + ${s * k}u, ${PITCH}u);
       let r${i} = subgroupMatrixLoad<${left}, row_major>(&x_low, (own_row + ${i * m}u) * ${PITCH}u + ${s * k}u, ${PITCH}u);
-${lines(
+${unrolled(
   across,
   (j) => `      high${i}_${j} = subgroupMatrixMultiplyAccumulate(a${i}, b${j}, high${i}_${j});
       low${i}_${j} = subgroupMatrixMultiplyAccumulate(r${i}, b${j}, low${i}_${j});
@@ -145,7 +143,7 @@ ${sums
     ({ i, j }) => `  subgroupMatrixStore<row_major>(&out_high, subgroup * ${m * n}u, high${i}_${j}, ${n}u);
   subgroupMatrixStore<row_major>(&out_low, subgroup * ${m * n}u, low${i}_${j}, ${n}u);
   workgroupBarrier();
-${lines(
+${unrolled(
   outQuads,
   (q) => `  {
     let cell = 4u * (lane % ${subgroupSize}u + ${q * subgroupSize}u);

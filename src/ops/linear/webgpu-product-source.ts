@@ -4,6 +4,8 @@
  * result's rows or columns, so that a step is an outer product. What the next tiles hold is on its way while these are multiplied.
  */
 
+import { unrolled } from '../webgpu-text.ts';
+
 const LANES = 64;
 export const TILE = 64;
 /** Steps of the sum in a tile; segments begin at multiples of it. */
@@ -11,7 +13,8 @@ export const DEPTH = 16;
 /** Vectors from step to step of a tile: one more than needed, against bank conflicts. */
 const PITCH = TILE / 4 + 1;
 
-const each = (count: number, text: (i: number) => string): string => Array.from({ length: count }, (_, i) => text(i)).join('\n');
+/** On lines of their own. */
+const each = (count: number, text: (i: number) => string): string => unrolled(count, text, '\n');
 
 /** Row i of an invocation's 8: four together, then four 32 further on. */
 const rowOf = (i: number): string => `${i < 4 ? i : 28 + i}u + 4u * ty`;
